@@ -1,0 +1,22 @@
+# The two commands of a new user are `make run` and `make test`. Both build the same pinned environment
+# first (infra/build_env; a second call takes no time). Needs Python 3.11 or newer, and make; nothing else.
+
+.DEFAULT_GOAL := help
+.PHONY: help env run test check
+
+help:
+	@echo "make run              build the environment, then take the telemarketing model from CSV to promoted"
+	@echo "make test             build the environment, then every check: ruff, mypy, imports, pytest, end to end"
+	@echo "make test ARGS='...'  the same, with arguments for pytest, e.g. ARGS='tests/policies -k utility'"
+	@echo "make check            the same as make test"
+	@echo "make env              build the environment only (.venv)"
+	@echo "PYTHON=python3.12 make env  choose the interpreter"
+
+env:
+	@infra/build_env
+
+run: env
+	@.venv/bin/trimtab run $(ARGS)
+
+test check: env
+	@infra/check $(ARGS)
