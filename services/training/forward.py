@@ -1,0 +1,90 @@
+"""The network in numpy: the same function as services/training/network.py, for whoever has no torch.
+
+Serving answers with this one (a numpy forward beats eager torch on single rows and starts in a third of the
+time); a test holds the two together to 1e-5. Weights, all float32: `embedding.<j>` (cardinality, width) per
+category column, `layer.<i>.weight` (out, in) and `layer.<i>.bias` (out,). Input: numeric columns, then the
+embeddings in column order; ReLU between layers, none after the last; output: one logit per outcome.
+
+numpy only: must never import torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.training.errors import TrainingError
+from services.training.preprocessing import Encoded
+
+Weights = Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Widths: numeric inputs, cardinality and embedding per category, hidden layers, outcomes."""
+
+    numeric: int
+    cardinalities: tuple[int, ...]
+    embeddings: tuple[int, ...]
+    hidden: tuple[int, ...]
+    outcomes: int
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of every layer of units, the input and the logits included."""
+        return (self.numeric + sum(self.embeddings), *self.hidden, self.outcomes)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every weight the network has."""
+        shapes: dict[str, tuple[int, ...]] = {
+            f"embedding.{j}": pair
+            for j, pair in enumerate(zip(self.cardinalities, self.embeddings, strict=True))
+        }
+        for i, (inward, outward) in enumerate(zip(self.widths[:-1], self.widths[1:], strict=True)):
+            shapes[f"layer.{i}.weight"] = (outward, inward)
+            shapes[f"layer.{i}.bias"] = (outward,)
+        return shapes
+
+    def check(self, weights: Weights) -> None:
+        """Raise TrainingError unless `weights` are exactly this network's, finite, of the right shapes."""
+        found = {name: array.shape for name, array in weights.items()}
+        if found != self.shapes():
+            raise TrainingError(f"weights must have the shapes {self.shapes()}: {found}")
+        bad = sorted(name for name, array in weights.items() if not np.isfinite(array).all())
+        if bad:
+            raise TrainingError(f"weights must be finite: {bad}")
+
+    def to_json(self) -> dict[str, object]:
+        """Plain JSON-safe dict; `from_json` gives back an equal object."""
+        lists = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {"version": 1, "kind": "embedding_mlp", "activation": "relu", **lists}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Architecture":
+        """Read what `to_json` wrote. Raises TrainingError if it is not that."""
+        try:
+            known = (document["version"], document["kind"], document["activation"])
+            if known != (1, "embedding_mlp", "relu"):
+                raise TrainingError(f"the network must be version 1, embedding_mlp, relu: {known}")
+            tuples = {
+                k: tuple(int(v) for v in document[k]) for k in ("cardinalities", "embeddings", "hidden")
+            }
+            return cls(numeric=int(document["numeric"]), outcomes=int(document["outcomes"]), **tuples)
+        except (KeyError, TypeError) as error:
+            raise TrainingError(f"not a network document: {error!r}") from error
+
+
+def forward(architecture: Architecture, weights: Weights, encoded: Encoded) -> NDArray[np.float32]:
+    """Logits (n, O) float32 of the encoded rows; uncalibrated."""
+    embedded = [
+        weights[f"embedding.{j}"][encoded.categories[:, j]] for j in range(len(architecture.embeddings))
+    ]
+    units: NDArray[np.float32] = np.concatenate([encoded.numeric, *embedded], axis=1)
+    last = len(architecture.widths) - 2
+    for i in range(last + 1):
+        units = units @ weights[f"layer.{i}.weight"].T + weights[f"layer.{i}.bias"]
+        if i < last:
+            units = np.maximum(units, np.float32(0.0))
+    return units
