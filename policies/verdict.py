@@ -1,6 +1,6 @@
 """What a stage's evidence came to: advance, hold or roll back, with a closed reason and every gate's numbers.
 
-Rule 1: nothing here holds a NaN or an infinity; a number that is not finite is an error of the gate, said in words.
+Rule 1: nothing here holds a NaN or an infinity; a number that is not finite is an error of the gate, in words.
 Rule 2: a reason is one of `ReasonCode`; free text goes into `detail`, never the other way round.
 Source: design.md section 6, gates.md semantics 1 and 5. Must never import: anything but the standard library.
 """
@@ -14,7 +14,7 @@ from enum import StrEnum
 
 
 class VerdictError(ValueError):
-    """A verdict or gate result that cannot be: a NaN, an unknown status, a stored form that does not parse."""
+    """A verdict or gate result that cannot be: a NaN, an unknown status, a stored form that is none."""
 
 
 class Decision(StrEnum):
@@ -87,8 +87,7 @@ class GateResult:
     """One gate at one poll.
 
     observed, bound and interval are in the metric's own unit; log_e against log_limit is the evidence for
-    passing (or, where status is `fail`, for failing); rollback_log_e against rollback_log_limit is the evidence
-    for rolling back at every status. detail says in plain words how much more is needed.
+    passing; rollback_log_e against rollback_log_limit is the evidence for failing, at every status. detail says in plain words how much more is needed.
     Raises VerdictError on a number that is not finite.
     """
 
@@ -117,7 +116,7 @@ class GateResult:
             raise VerdictError(f"'interval' of gate {self.gate!r} must be finite or None: {self.interval}")
 
     def sentence(self) -> str:
-        """One line: the gate, its status, observed against bound, n, evidence against its limit, what it wants."""
+        """One line: the gate, its status, observed against bound, n, evidence and limit, what it wants."""
         parts = [f"{self.gate} {self.status.value}"]
         if self.observed is not None:
             observed = f"{self.metric} {_number(self.observed)}"
@@ -183,7 +182,7 @@ class GateResult:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a stage's evidence came to at one poll. wait_s: at least how long until it could advance, if known."""
+    """What a stage's evidence came to at one poll. wait_s: at least so long until it could advance."""
 
     stage: str
     decision: Decision
@@ -202,7 +201,7 @@ class Verdict:
 
     @property
     def status(self) -> GateStatus:
-        """The worst status of the required gates; a stage without required gates is `pass` once it may advance."""
+        """The worst status of the required gates; without required gates `pass` once it may advance."""
         required = [gate.status for gate in self.gates if gate.required]
         if not required:
             return GateStatus.PASS if self.decision is Decision.ADVANCE else GateStatus.INCONCLUSIVE

@@ -1,0 +1,246 @@
+"""A rollout policy: the stages a release passes, and the gates that judge it there, read from `rollout.yaml`.
+
+Gates stand once, under `gates`; a stage names those it requires. A gate that a stage does not require still
+runs its rollback side there, if the stage can measure its metric. What a mistake would make unsafe has no
+default: onFail, onMissing, onError, onInconclusive, advanceOn, every bound, margin and bake time.
+Source: gates.md semantics 1 to 10. Must never import: anything that reads a file or a clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field
+
+from policies.digest import canonical_sha256
+from policies.metrics import METRICS as METRICS
+from policies.rollout_lint import is_measured_in, mistakes_in
+from policies.yaml_source import PolicyError, StrictModel, load_document, parse
+
+StageKind = Literal["offline", "shadow", "canary", "full", "probation"]
+CompareTo = Literal["champion", "bound"]
+OnInconclusive = Literal["rollback", "extend", "manual"]
+AdvanceOn = Literal["gates", "bake", "readback"]
+Outcome = Literal["hold", "rollback"]
+Estimate = Literal["value", "lower", "upper"]
+AppliesTo = Literal["first", "challenger", "all"]
+
+
+class GateFile(StrictModel):
+    """One entry under `gates`."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
+    metric: str
+    compare_to: CompareTo
+    min: float | None = None
+    max: float | None = None
+    tolerance: float | None = Field(default=None, ge=0)
+    ni_margin: float | None = Field(default=None, gt=0)
+    min_samples: int = Field(default=0, ge=0)
+    weight: float = Field(default=1.0, gt=0)
+    on_fail: Outcome
+    on_missing: Outcome
+    on_error: Outcome
+    budget_ms: float | None = Field(default=None, gt=0)
+    estimate: Estimate | None = None
+    applies_to: AppliesTo | None = None
+    owner: str | None = Field(default=None, min_length=1)
+    rationale: str = Field(min_length=10)
+
+
+class StageFile(StrictModel):
+    """One entry under `stages`."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
+    kind: StageKind
+    weight_pct: float | None = Field(default=None, gt=0, lt=100)
+    bake_min_s: float | None = Field(default=None, ge=0)
+    bake_max_s: float | None = Field(default=None, gt=0)
+    on_inconclusive: OnInconclusive | None = None
+    advance_on: AdvanceOn
+    require: tuple[str, ...] = ()
+    approval: bool = False
+    rationale: str | None = Field(default=None, min_length=10)
+
+
+class RolloutFile(StrictModel):
+    """The whole of `rollout.yaml`."""
+
+    service: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
+    version: int = Field(ge=1)
+    owner: str = Field(min_length=1)
+    alpha_rollback: float = Field(gt=0, le=0.2)
+    alpha_advance: float = Field(gt=0, le=0.2)
+    maturity_s: float = Field(ge=0)
+    time_scale: float = Field(gt=0)
+    poll_s: float = Field(gt=0)
+    lease_s: float = Field(gt=0)
+    expected_requests_per_s: float = Field(gt=0)
+    gates: tuple[GateFile, ...] = Field(min_length=1)
+    stages: tuple[StageFile, ...] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One gate as a stage sees it.
+
+    tolerance and ni_margin: rate ratios for proportions, absolute in the metric's unit for utility. min and
+    max are inclusive; exactly one is there where compare_to is `bound`. weight: its share of alpha_rollback.
+    """
+
+    name: str
+    metric: str
+    compare_to: CompareTo
+    min: float | None
+    max: float | None
+    tolerance: float | None
+    ni_margin: float | None
+    min_samples: int
+    required: bool
+    weight: float
+    on_fail: Outcome
+    on_missing: Outcome
+    on_error: Outcome
+    budget_ms: float | None
+    estimate: Estimate
+    applies_to: AppliesTo
+    owner: str
+    rationale: str
+
+    @property
+    def bound(self) -> float | None:
+        """The absolute bound: max or min."""
+        return self.max if self.max is not None else self.min
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage. gates: those whose metric it can measure, required ones marked. Bake times in seconds."""
+
+    name: str
+    kind: StageKind
+    weight_pct: float | None
+    bake_min_s: float
+    bake_max_s: float
+    on_inconclusive: OnInconclusive
+    advance_on: AdvanceOn
+    approval: bool
+    rationale: str
+    gates: tuple[Gate, ...]
+
+    @property
+    def required(self) -> tuple[Gate, ...]:
+        """The gates that must pass for it to advance."""
+        return tuple(gate for gate in self.gates if gate.required)
+
+
+@dataclass(frozen=True)
+class RolloutPolicy:
+    """A whole policy. Times in seconds of wall time; time_scale: event seconds that pass in one of them."""
+
+    service: str
+    version: int
+    owner: str
+    alpha_rollback: float
+    alpha_advance: float
+    maturity_s: float
+    time_scale: float
+    poll_s: float
+    lease_s: float
+    expected_requests_per_s: float
+    stages: tuple[Stage, ...]
+    digest: str
+
+    @property
+    def live_stages(self) -> tuple[Stage, ...]:
+        """The stages that see traffic, shadow first."""
+        return tuple(stage for stage in self.stages if stage.kind != "offline")
+
+    @property
+    def live_gates(self) -> tuple[Gate, ...]:
+        """Every gate that some live stage runs, once each, in the order of first appearance."""
+        seen: dict[str, Gate] = {}
+        for stage in self.live_stages:
+            for gate in stage.gates:
+                seen.setdefault(gate.name, gate)
+        return tuple(seen.values())
+
+    def stage(self, name: str) -> Stage:
+        """The stage of that name. Raises KeyError that says what exists."""
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise KeyError(f"no stage {name!r}; there are {', '.join(stage.name for stage in self.stages)}")
+
+    def stage_after(self, name: str) -> Stage | None:
+        """The stage that follows, or None after the last."""
+        index = self.stages.index(self.stage(name)) + 1
+        return self.stages[index] if index < len(self.stages) else None
+
+    def alpha_of(self, gate_name: str) -> float:
+        """The gate's part of alpha_rollback, split over the live gates by their weights."""
+        weights = {gate.name: gate.weight for gate in self.live_gates}
+        return self.alpha_rollback * weights[gate_name] / sum(weights.values())
+
+
+def load_rollout(text: str, source: str) -> RolloutPolicy:
+    """Read a rollout policy. Raises PolicyError with every mistake, each with its file, line and column."""
+    document = load_document(text, source)
+    file = parse(document, RolloutFile)
+    issues = mistakes_in(file, document)
+    if issues:
+        raise PolicyError(tuple(sorted(issues, key=lambda issue: (issue.line, issue.column))))
+    return RolloutPolicy(
+        service=file.service,
+        version=file.version,
+        owner=file.owner,
+        alpha_rollback=file.alpha_rollback,
+        alpha_advance=file.alpha_advance,
+        maturity_s=file.maturity_s,
+        time_scale=file.time_scale,
+        poll_s=file.poll_s,
+        lease_s=file.lease_s,
+        expected_requests_per_s=file.expected_requests_per_s,
+        stages=tuple(_stage(stage, file) for stage in file.stages),
+        digest=canonical_sha256(document.data),
+    )
+
+
+def _stage(stage: StageFile, file: RolloutFile) -> Stage:
+    gates = tuple(_gate(gate, stage, file) for gate in file.gates if is_measured_in(gate, stage))
+    return Stage(
+        name=stage.name,
+        kind=stage.kind,
+        weight_pct=stage.weight_pct,
+        bake_min_s=stage.bake_min_s or 0.0,
+        bake_max_s=stage.bake_max_s or 0.0,
+        on_inconclusive=stage.on_inconclusive or "manual",
+        advance_on=stage.advance_on,
+        approval=stage.approval,
+        rationale=stage.rationale or "",
+        gates=gates,
+    )
+
+
+def _gate(gate: GateFile, stage: StageFile, file: RolloutFile) -> Gate:
+    return Gate(
+        name=gate.name,
+        metric=gate.metric,
+        compare_to=gate.compare_to,
+        min=gate.min,
+        max=gate.max,
+        tolerance=gate.tolerance,
+        ni_margin=gate.ni_margin,
+        min_samples=gate.min_samples,
+        required=gate.name in stage.require,
+        weight=gate.weight,
+        on_fail=gate.on_fail,
+        on_missing=gate.on_missing,
+        on_error=gate.on_error,
+        budget_ms=gate.budget_ms,
+        estimate=gate.estimate or "value",
+        applies_to=gate.applies_to or "all",
+        owner=gate.owner or file.owner,
+        rationale=gate.rationale,
+    )
