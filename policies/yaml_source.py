@@ -33,7 +33,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class StrictModel(BaseModel):
-    """Base of what is read from a policy file: frozen, unknown keys refused, camelCase keys, finite numbers."""
+    """Base of what is read from a policy file: frozen, unknown keys refused, camelCase keys, finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, allow_inf_nan=False)
 
@@ -66,7 +66,7 @@ class PolicyError(ValueError):
 
 @dataclass(frozen=True)
 class Document:
-    """A parsed YAML text: plain `data` (dict, list, str, int, float, bool, None), and where each part stands."""
+    """A parsed YAML: plain `data` (dict, list, str, int, float, bool, None), and where each part stands."""
 
     source: str
     data: Any

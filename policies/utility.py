@@ -1,0 +1,271 @@
+"""What a decision is worth: payoffs of actions x outcomes per stakeholder, weighted; the one reference of it.
+
+The training loss, the operating point, the alignment report and the canary gates all take their payoffs from here.
+Higher is better. Arrays are ordered as the file orders `actions` (A) and `outcomes` (O); n counts rows.
+Source: expected utility over cost matrices that depend on the row, Elkan, "The Foundations of Cost-Sensitive
+Learning", IJCAI 2001. Must never import: anything but numpy and policies; no clock, no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.constraints import Constraint
+from policies.digest import canonical_sha256
+from policies.expression import Expression, ExpressionError, compile_expression
+from policies.utility_file import ConstraintFile, StakeholderFile, UtilityFile, cross_check
+from policies.yaml_source import Document, Issue, PolicyError, load_document, parse
+
+Floats: TypeAlias = NDArray[np.float64]
+Columns: TypeAlias = Mapping[str, NDArray[Any]]
+
+_ROUNDING = 1e-9  # payoffs are in currency units; a sum of a few of them is exact to far less
+_UNKNOWN = -1
+
+
+class UtilityError(ValueError):
+    """Rows, probabilities or outcomes that the utility spec cannot price."""
+
+
+@dataclass(frozen=True)
+class Stakeholder:
+    """Someone who bears the consequences: a weight >= 0 (0: heard, not priced) and payoffs `[action][outcome]`."""
+
+    name: str
+    weight: float
+    why: str
+    payoffs: tuple[tuple[Expression, ...], ...]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One entry of the changelog, newest first."""
+
+    version: int
+    date: date
+    who: str
+    why: str
+
+
+@dataclass(frozen=True)
+class UtilitySpec:
+    """A checked `utility.yaml`. `range` bounds every weighted payoff, inclusive, in `unit`; `fields` are what the
+    payoffs read of a row; `warnings` are lawful but suspicious; `digest` covers the file's meaning, not its layout."""
+
+    service: str
+    version: int
+    owner: str
+    review_by: date
+    unit: str
+    actions: tuple[str, ...]
+    outcomes: tuple[str, ...]
+    default_action: str
+    outcome_known_after: tuple[str, ...]
+    range: tuple[float, float]
+    stakeholders: tuple[Stakeholder, ...]
+    domains: Mapping[str, str]
+    constraints: tuple[Constraint, ...]
+    changelog: tuple[Change, ...]
+    fields: tuple[str, ...]
+    digest: str
+    warnings: tuple[Issue, ...] = ()
+
+    @property
+    def default_index(self) -> int:
+        """The index of the default action."""
+        return self.actions.index(self.default_action)
+
+    def stakeholder_payoffs(self, columns: Columns) -> dict[str, Floats]:
+        """Each stakeholder's own, unweighted payoffs, `(n, A, O)` each, in `unit`.
+
+        Raises UtilityError naming stakeholder, action, outcome, field and row where a payoff cannot be computed.
+        """
+        n = _rows(columns)
+        return {stakeholder.name: self._tensor(stakeholder, columns, n) for stakeholder in self.stakeholders}
+
+    def payoffs(self, columns: Columns) -> Floats:
+        """The weighted sum over the stakeholders, `(n, A, O)`, in `unit`.
+
+        Raises UtilityError, besides what stakeholder_payoffs raises, where a payoff leaves the declared range.
+        """
+        n = _rows(columns)
+        total = np.zeros((n, len(self.actions), len(self.outcomes)))
+        for stakeholder in self.stakeholders:
+            if stakeholder.weight:
+                total += stakeholder.weight * self._tensor(stakeholder, columns, n)
+        self._check_range(total, columns)
+        return total
+
+    def _tensor(self, stakeholder: Stakeholder, columns: Columns, n: int) -> Floats:
+        tensor = np.empty((n, len(self.actions), len(self.outcomes)))
+        for a, row in enumerate(stakeholder.payoffs):
+            for o, cell in enumerate(row):
+                try:
+                    tensor[:, a, o] = cell.evaluate(columns)
+                except ExpressionError as error:
+                    where = f"payoff {self.actions[a]} x {self.outcomes[o]} of '{stakeholder.name}'"
+                    raise UtilityError(f"{where}, `{cell.text}`: {error}") from error
+        return tensor
+
+    def _check_range(self, total: Floats, columns: Columns) -> None:
+        low, high = self.range
+        outside = (total < low - _ROUNDING) | (total > high + _ROUNDING)
+        if not outside.any():
+            return
+        row, a, o = (int(i) for i in np.argwhere(outside)[0])
+        value = float(total[row, a, o])
+        bound = f">= {low:g}" if value < low else f"<= {high:g}"
+        names = sorted({f for s in self.stakeholders if s.weight for f in s.payoffs[a][o].fields})
+        fields = ", ".join(f"{name} = {columns[name][row]}" for name in names) or "no field"
+        raise UtilityError(
+            f"payoff {self.actions[a]} x {self.outcomes[o]} must be {bound} {self.unit} (the declared range): "
+            f"{value:g} in row {row}, from {fields}"
+        )
+
+
+def load_utility(text: str, source: str) -> UtilitySpec:
+    """Read a `utility.yaml`; `source` names it in messages.
+
+    Raises PolicyError with every mistake at once, each with file, line and column.
+    """
+    document = load_document(text, source)
+    file = parse(document, UtilityFile)
+    issues = cross_check(file, document)
+    if issues:
+        raise PolicyError(tuple(sorted(issues, key=lambda i: (i.line, i.column))))
+    stakeholders = tuple(_stakeholder(one, file) for one in file.stakeholders)
+    cells = [cell for stakeholder in stakeholders for row in stakeholder.payoffs for cell in row]
+    return UtilitySpec(
+        service=file.service,
+        version=file.version,
+        owner=file.owner,
+        review_by=file.review_by,
+        unit=file.unit,
+        actions=file.actions,
+        outcomes=file.outcomes,
+        default_action=file.default_action,
+        outcome_known_after=file.outcome_known_after,
+        range=(file.range.low, file.range.high),
+        stakeholders=stakeholders,
+        domains={domain.name: domain.owner for domain in file.domains},
+        constraints=tuple(_constraint(one) for one in file.constraints),
+        changelog=tuple(Change(one.version, one.date, one.who, one.why) for one in file.changelog),
+        fields=tuple(sorted({field for cell in cells for field in cell.fields})),
+        digest=canonical_sha256(document.data),
+        warnings=_warnings(file, document),
+    )
+
+
+def expected_utility(payoffs: Floats, probabilities: NDArray[Any]) -> Floats:
+    """The expected payoff of each action, `(n, A)`, from payoffs `(n, A, O)` and probabilities `(n, O)`.
+
+    Raises UtilityError if shapes disagree or a row of probabilities is not a distribution (sum 1 within 1e-5).
+    """
+    chances = np.asarray(probabilities, dtype=np.float64)
+    if payoffs.ndim != 3 or chances.shape != (payoffs.shape[0], payoffs.shape[2]):
+        raise UtilityError(
+            f"payoffs (n, A, O) and probabilities (n, O) disagree: {payoffs.shape}, {chances.shape}"
+        )
+    is_distribution = (chances >= 0).all(axis=1) & (np.abs(chances.sum(axis=1) - 1) <= 1e-5)
+    if not is_distribution.all():
+        row = int(np.flatnonzero(~is_distribution)[0])
+        raise UtilityError(f"probabilities must be >= 0 and sum to 1: {chances[row].tolist()} in row {row}")
+    return np.asarray(np.einsum("nao,no->na", payoffs, chances))
+
+
+def best_action(payoffs: Floats, probabilities: NDArray[Any], *, default_action: int = 0) -> NDArray[np.intp]:
+    """The action of highest expected utility, `(n,)`; in a tie the default action if it is among the best,
+    else the lowest index. Raises UtilityError as expected_utility does."""
+    return highest(expected_utility(payoffs, probabilities), default_action=default_action)
+
+
+def highest(utilities: Floats, *, default_action: int) -> NDArray[np.intp]:
+    """The index of the greatest of each row of `(n, A)`, `(n,)`; ties as in best_action."""
+    best = utilities.argmax(axis=1)
+    tied = utilities[:, default_action] == utilities.max(axis=1)
+    return np.where(tied, default_action, best).astype(np.intp)
+
+
+def realised_utility(payoffs: Floats, actions: NDArray[Any], outcomes: NDArray[Any]) -> Floats:
+    """What each decision earned, `(n,)`: payoffs `(n, A, O)` at actions `(n,)` and outcomes `(n,)`.
+
+    An outcome of -1 is unknown, which is allowed where the payoff of the action taken does not depend on it.
+    Raises UtilityError for another unknown outcome, an index out of range, or shapes that disagree.
+    """
+    n, action_count, outcome_count = payoffs.shape
+    if actions.shape != (n,) or outcomes.shape != (n,):
+        raise UtilityError(f"actions and outcomes must have shape ({n},): {actions.shape}, {outcomes.shape}")
+    for name, index, low, count in (
+        ("action", actions, 0, action_count),
+        ("outcome", outcomes, -1, outcome_count),
+    ):
+        wrong = (index < low) | (index >= count)
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            raise UtilityError(f"{name} must be an index below {count}: {index[row]} in row {row}")
+    rows = np.arange(n)
+    unknown = (outcomes == _UNKNOWN) & ~outcome_free(payoffs)[rows, actions]
+    if unknown.any():
+        row = int(np.flatnonzero(unknown)[0])
+        raise UtilityError(f"the outcome must be known where the payoff depends on it: row {row}")
+    return np.asarray(payoffs[rows, actions, np.maximum(outcomes, 0)], dtype=np.float64)
+
+
+def outcome_free(payoffs: Floats) -> NDArray[np.bool_]:
+    """Where the payoff of an action `(n, A)` is the same for every outcome: it is known without one."""
+    return np.asarray((payoffs == payoffs[:, :, :1]).all(axis=2))
+
+
+def _rows(columns: Columns) -> int:
+    if not columns:
+        raise UtilityError("there are no columns, so the number of rows is unknown")
+    return len(next(iter(columns.values())))
+
+
+def _stakeholder(one: StakeholderFile, file: UtilityFile) -> Stakeholder:
+    payoffs = tuple(
+        tuple(compile_expression(_text(one.payoffs[action][outcome])) for outcome in file.outcomes)
+        for action in file.actions
+    )
+    return Stakeholder(one.name, one.weight, one.why, payoffs)
+
+
+def _text(cell: float | str) -> str:
+    return cell if isinstance(cell, str) else repr(cell)
+
+
+def _constraint(one: ConstraintFile) -> Constraint:
+    groups = getattr(one, "groups", None)
+    return Constraint(
+        name=one.name,
+        kind=one.kind,
+        domain=one.domain,
+        rationale=one.rationale,
+        at_least=getattr(one, "at_least", None),
+        at_most=getattr(one, "at_most", None),
+        stakeholder=getattr(one, "stakeholder", None),
+        action=getattr(one, "action", None),
+        group_field=groups.field if groups is not None else None,
+        group_up_to=groups.up_to if groups is not None else None,
+    )
+
+
+def _warnings(file: UtilityFile, document: Document) -> tuple[Issue, ...]:
+    """A payoff that depends on an outcome which its own action keeps from being known cannot be compared live."""
+    return tuple(
+        document.issue(
+            ("stakeholders", at, "payoffs", action),
+            f"depends on the outcome, which is known only after {', '.join(file.outcome_known_after)}: "
+            "no live comparison can use it",
+            of_key=True,
+        )
+        for at, stakeholder in enumerate(file.stakeholders)
+        for action, row in stakeholder.payoffs.items()
+        if action not in file.outcome_known_after and len(set(row.values())) > 1
+    )
