@@ -1,0 +1,156 @@
+"""Decides the rows of one request: check, score, choose, log, and only then answer.
+
+The order is the promise: what was answered is in the decision log, and what could not be logged is not
+answered. Clock, timer and ids are arguments. Must never import bentoml or torch; the HTTP edge is
+decide_endpoint.py.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from services.data.contract import DataContract, load_contract
+from services.serving.decision_log import DecisionLog, DecisionRecord
+from services.serving.fault import Fault, InjectedFault
+from services.serving.release import Release
+from services.serving.request_mark import RequestMark
+from services.serving.row_check import MAX_ROWS, RowCheck
+from services.serving.scorer import Decisions, Scorer
+
+WARM_UP_ROUNDS = 20
+
+
+@dataclass(frozen=True)
+class Stamps:
+    """Where times and ids come from: `clock` epoch seconds, `timer_ms` monotonic milliseconds, fresh ids."""
+
+    clock: Callable[[], float]
+    timer_ms: Callable[[], float]
+    new_id: Callable[[], str]
+
+
+class Decider:
+    """One release, ready to decide; `log` gets every decision before its caller does."""
+
+    def __init__(
+        self, release: Release, *, log: DecisionLog, stamps: Stamps, fault: Fault | None = None
+    ) -> None:
+        contract_file = release.folder / "contract.yaml"
+        contract = load_contract(contract_file.read_text(encoding="utf-8"), str(contract_file))
+        self.release_id = release.id
+        self.stamps = stamps
+        self._scorer = Scorer.load(release)
+        self._check = RowCheck(contract.columns, payoff_fields=self._scorer.utility.fields)
+        self._contract = contract
+        self._log = log
+        self._fault = fault
+        self._operating_point = dict(self._scorer.operating_point.to_json())
+
+    def warm_up(self) -> None:
+        """Decide made-up rows, one and many at a time, without logging them; raises what deciding raises."""
+        row = sample_row(self._contract, accepted=self._check.accepted)
+        for size in (*(1,) * WARM_UP_ROUNDS, MAX_ROWS):
+            self._scorer.decide(self._check.columns([row] * size))
+
+    async def decide(self, mark: RequestMark, rows: Sequence[object]) -> list[dict[str, object]]:
+        """Decide, log and return one answer per row (1 to 1000 rows).
+
+        Raises: RowRefused, ScorerError, DecisionLogError, InjectedFault.
+        """
+        started_ms = self.stamps.timer_ms()
+        columns = self._check.columns(rows)
+        if self._fault is not None:
+            await self._misbehave(self._fault)
+        probabilities = self._scorer.probabilities(columns)
+        if self._fault is not None and self._fault.kind == "nan":
+            probabilities = np.full_like(probabilities, np.nan)
+        decisions = self._scorer.choose(columns, probabilities)
+        records = self._records(mark, rows, decisions, took_ms=self.stamps.timer_ms() - started_ms)
+        self._log.append(records)
+        return self._answers(records, decisions)
+
+    async def _misbehave(self, fault: Fault) -> None:
+        if fault.kind == "error":
+            raise InjectedFault("this release fails on purpose (rehearsal)")
+        if fault.kind == "slow":
+            await asyncio.sleep(fault.delay_ms / 1000)
+
+    def _records(
+        self, mark: RequestMark, rows: Sequence[Any], decisions: Decisions, *, took_ms: float
+    ) -> list[DecisionRecord]:
+        actions = self._scorer.utility.actions
+        at = self.stamps.clock()
+        numbers = zip(
+            rows,
+            decisions.actions.tolist(),
+            decisions.scores.tolist(),
+            decisions.probabilities.tolist(),
+            decisions.expected_utility.tolist(),
+            strict=True,
+        )
+        return [
+            DecisionRecord(
+                decision_id=self.stamps.new_id(),
+                request_id=mark.request_id,
+                attempt=mark.attempt,
+                at=at,
+                unit=mark.unit,
+                assigned=mark.assigned,
+                shadow=mark.is_shadow,
+                release=self.release_id,
+                action=actions[action],
+                score=score,
+                expected_utility=expected,
+                probabilities=probabilities,
+                row=row,
+                took_ms=round(took_ms, 3),
+            )
+            for row, action, score, probabilities, expected in numbers
+        ]
+
+    def _answers(self, records: Sequence[DecisionRecord], decisions: Decisions) -> list[dict[str, object]]:
+        actions = self._scorer.utility.actions
+        points = [self._operating_point] * len(records)
+        if decisions.thresholds is not None:
+            # A threshold is not finite where no probability changes the action; JSON says null then.
+            finite = np.isfinite(decisions.thresholds).tolist()
+            points = [
+                {**self._operating_point, "threshold": threshold if known else None}
+                for threshold, known in zip(decisions.thresholds.tolist(), finite, strict=True)
+            ]
+        return [
+            {
+                "decision_id": record.decision_id,
+                "action": record.action,
+                "score": record.score,
+                "expected_utility": dict(zip(actions, record.expected_utility, strict=True)),
+                "operating_point": point,
+                "release": record.release,
+            }
+            for record, point in zip(records, points, strict=True)
+        ]
+
+
+def sample_row(contract: DataContract, *, accepted: frozenset[str]) -> dict[str, object]:
+    """A row that the contract accepts, for warming up: the least value, the first category.
+
+    Fields whose acceptable values cannot be guessed (text with a pattern, timestamps) are left out if
+    optional.
+    """
+    row: dict[str, object] = {}
+    for column in contract.columns:
+        if column.name not in accepted:
+            continue
+        if column.kind in ("number", "integer"):
+            least = column.minimum if column.minimum is not None else min(0.0, column.maximum or 0.0)
+            row[column.name] = int(np.ceil(least)) if column.kind == "integer" else float(least)
+        elif column.kind == "boolean":
+            row[column.name] = False
+        elif column.categories:
+            row[column.name] = column.categories[0]
+        elif column.kind == "text" and column.pattern is None and column.role == "feature":
+            row[column.name] = "x" * max(column.min_length or 0, 1)
+    return row

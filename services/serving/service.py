@@ -1,0 +1,86 @@
+"""The BentoML service of a release: a real Bento whose /decide is a mounted ASGI application.
+
+BentoML gives the packaging, the life cycle and /readyz, /livez; the decision path itself goes around its
+request machinery, tracing and metrics, because they cost several times the model (facts.md, and the README of
+this folder). The settings come from the environment, read when BentoML creates the instance: nothing on
+import. This file and assemble_bento.py alone import bentoml; neither may import torch.
+"""
+
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import bentoml
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from services.serving.decide_endpoint import DecideEndpoint
+from services.serving.decider import Decider, Stamps
+from services.serving.decision_log import DecisionLog
+from services.serving.fault import FAULT_VARIABLE, Fault, parse_fault
+from services.serving.release import ReleaseError, read_release
+
+RELEASE_FOLDER = Path(__file__).resolve().parents[2] / "release"
+LOGS_VARIABLE = "TRIMTAB_DECISION_LOGS"
+REHEARSAL_VARIABLE = "TRIMTAB_REHEARSAL"  # set by the launcher's --rehearsal, by nothing else
+
+
+@dataclass(frozen=True)
+class ServingSettings:
+    """Where decisions are logged, and the fault of a rehearsal, if any."""
+
+    decision_logs: Path
+    fault: Fault | None
+
+
+def read_settings(environment: Mapping[str, str]) -> ServingSettings:
+    """Raises: ReleaseError without a log folder or with a fault outside a rehearsal; FaultError."""
+    logs = environment.get(LOGS_VARIABLE)
+    if not logs:
+        raise ReleaseError(f"'{LOGS_VARIABLE}' must name the folder of the decision logs")
+    fault_text = environment.get(FAULT_VARIABLE)
+    if fault_text and environment.get(REHEARSAL_VARIABLE) != "1":
+        raise ReleaseError(f"'{FAULT_VARIABLE}' must not be set outside a rehearsal: {fault_text!r}")
+    return ServingSettings(Path(logs), parse_fault(fault_text) if fault_text else None)
+
+
+decide_endpoint = DecideEndpoint()
+
+
+@bentoml.service(
+    name="trimtab_decisions",
+    workers=1,
+    tracing={"excluded_urls": ".*"},
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+    http={"host": "127.0.0.1"},
+)
+class DecisionService:
+    """Decides with the release that this Bento carries."""
+
+    def __init__(self) -> None:
+        settings = read_settings(os.environ)
+        release = read_release(RELEASE_FOLDER)
+        decider = Decider(
+            release,
+            log=DecisionLog(settings.decision_logs, release.id, pid=os.getpid()),
+            stamps=Stamps(
+                clock=time.time,
+                timer_ms=lambda: time.perf_counter() * 1000,
+                new_id=lambda: uuid.uuid4().hex,
+            ),
+            fault=settings.fault,
+        )
+        decider.warm_up()
+        decide_endpoint.open(decider)
+
+    async def __is_ready__(self) -> bool:
+        return decide_endpoint.is_ready
+
+
+DecisionService.mount_asgi_app(
+    Starlette(routes=[Route("/decide", endpoint=decide_endpoint)]), path="/", name="decide"
+)
