@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 BUSY_TIMEOUT_MS = 10_000
 HEAD = "0001"  # the newest migration; a test compares it with the scripts
@@ -44,7 +44,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A read transaction: one consistent snapshot, blocks nobody on SQLite."""
-        with self.engine.connect() as connection, connection.begin():
+        with _told_plainly(), self.engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
@@ -53,7 +53,7 @@ class Database:
 
         `durable`: the commit returns only when the disk has it.
         """
-        with self.engine.connect() as plain:
+        with _told_plainly(), self.engine.connect() as plain:
             connection = plain.execution_options(trimtab_immediate=True)
             full = durable and self.is_sqlite
             if full:
@@ -67,6 +67,15 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+@contextmanager
+def _told_plainly() -> Iterator[None]:
+    """A store that is locked, full or away is a StoreError, so that callers need not know the driver."""
+    try:
+        yield
+    except OperationalError as error:
+        raise StoreError(f"the store does not answer: {error.orig}") from error
 
 
 def open_database(url: str, *, folder: Path | None = None) -> Database:
