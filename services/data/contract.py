@@ -8,73 +8,29 @@ it must never import polars, duckdb, pandas or torch.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-Kind = Literal["number", "integer", "category", "text", "boolean", "timestamp"]
-Role = Literal["feature", "label", "entity", "event_time", "audit", "excluded"]
-Severity = Literal["error", "warning", "info"]
+from policies.digest import canonical_sha256
+from policies.yaml_source import Document, Issue, PolicyError, load_document
+from services.data.columns import Bound, Column, Kind, QualityRule, Role
+from services.data.custom_properties import CustomProperties, name_issues
+from services.data.odcs_schema import schema_issues
+from services.data.read_columns import read_columns
+from services.data.read_rules import read_rules
 
+__all__ = ["Bound", "Column", "DataContract", "Kind", "QualityRule", "Role", "load_contract"]
 
-@dataclass(frozen=True)
-class Column:
-    """One declared column.
-
-    `minimum` and `maximum` are inclusive (epoch seconds UTC for a timestamp). `categories` is set exactly when `kind`
-    is "category". `available_at_s`: seconds after the decision at which the value is known (0 or less: known when
-    deciding). `sensitive`: a protected attribute; it is a feature only if "training" is in `allowed_uses`.
-    """
-
-    name: str
-    kind: Kind
-    required: bool
-    role: Role
-    minimum: float | None = None
-    maximum: float | None = None
-    categories: tuple[str, ...] | None = None
-    available_at_s: float = 0.0
-    sensitive: bool = False
-    allowed_uses: tuple[str, ...] = ()
-    unique: bool = False
-    pattern: str | None = None
-    min_length: int | None = None
-    max_length: int | None = None
-    description: str = ""
-
-
-@dataclass(frozen=True)
-class Bound:
-    """What a measured count (or per cent) must satisfy: `operator` is the ODCS key, e.g. "mustBeLessThan"."""
-
-    operator: str
-    values: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class QualityRule:
-    """One ODCS quality rule: a count over `columns` (or one number from `query`) and the bound it must satisfy.
-
-    A rule about a column's values also quarantines the rows it counts; `rowCount` and `sql` judge the whole delivery.
-    """
-
-    name: str
-    metric: Literal["nullValues", "missingValues", "invalidValues", "duplicateValues", "rowCount", "sql"]
-    columns: tuple[str, ...]
-    bound: Bound
-    unit: Literal["rows", "percent"] = "rows"
-    severity: Severity = "error"
-    valid_values: tuple[str, ...] = ()
-    pattern: str | None = None
-    missing_values: tuple[str | None, ...] = ()
-    query: str | None = None
-    description: str = ""
+VERSIONS = ("v3.1.0", "v3.2.0")
 
 
 @dataclass(frozen=True)
 class DataContract:
-    """A checked contract. Columns stand in the file's order; `feature_names` is the model's input order."""
+    """A checked contract. Columns stand in the file's order, and so do `feature_names`, the model's inputs.
+
+    `label_outcomes` maps each value of the label to the outcome that utility.yaml speaks of.
+    `digest` changes with any value in the file, not with its layout or comments.
+    """
 
     id: str
-    name: str
     version: str
     table: str
     columns: tuple[Column, ...]
@@ -96,11 +52,16 @@ class DataContract:
         """Columns that only the audit step (group gaps) may see."""
         return self.names("audit")
 
+    @property
+    def decision_columns(self) -> tuple[Column, ...]:
+        """What a request brings: features, and the audit columns that are known when deciding."""
+        return tuple(c for c in self.columns if c.role in ("feature", "audit") and c.available_at_s <= 0.0)
+
     def names(self, role: Role) -> tuple[str, ...]:
         return tuple(column.name for column in self.columns if column.role == role)
 
     def column(self, name: str) -> Column:
-        """The column called `name`. Raises KeyError naming what exists."""
+        """The column called `name`. Raises KeyError that names what exists."""
         for column in self.columns:
             if column.name == name:
                 return column
@@ -108,5 +69,66 @@ class DataContract:
 
 
 def load_contract(text: str, source: str) -> DataContract:
-    """Read and check a contract. Raises policies.yaml_source.PolicyError with every error as file:line:column."""
-    raise NotImplementedError
+    """Read and check a contract; `source` names the file in messages.
+
+    Raises policies.yaml_source.PolicyError with every error found, each as file:line:column.
+    """
+    document = load_document(text, source)
+    issues, is_readable = schema_issues(document)
+    issues += name_issues(document)
+    if is_readable:
+        issues += _version_issues(document)
+        contract = _read(document, issues)
+    if issues:
+        ordered = sorted(dict.fromkeys(issues), key=lambda i: (i.line, i.column))
+        raise PolicyError(tuple(ordered))
+    return contract
+
+
+def _version_issues(document: Document) -> list[Issue]:
+    """Only the versions that these rules were written for; `enum` came with v3.2."""
+    version = document.data["apiVersion"]
+    if version not in VERSIONS:
+        return [document.issue(("apiVersion",), f"must be one of {', '.join(VERSIONS)}: {version}")]
+    issues = []
+    for i, table in enumerate(document.data.get("schema", ())):
+        for j, column in enumerate(table.get("properties", ())):
+            if version == "v3.1.0" and "enum" in column:
+                message = (
+                    "needs apiVersion v3.2.0; in v3.1.0 write a quality rule invalidValues with validValues"
+                )
+                issues.append(document.issue(("schema", i, "properties", j, "enum"), message, of_key=True))
+    return issues
+
+
+def _read(document: Document, issues: list[Issue]) -> DataContract:
+    """The contract of a document that keeps to the standard; adds to `issues` what Trimtab asks beyond it."""
+    tables = document.data.get("schema", [])
+    if len(tables) != 1:
+        issues.append(
+            document.issue(("schema",), f"must declare exactly one table: {len(tables)}", of_key=True)
+        )
+    table = tables[0] if tables else {}
+    owner = ("schema", 0)
+    custom = CustomProperties.read(document, owner, table.get("customProperties"), issues=issues)
+    custom.require("entityKey", "which column names a row, once?")
+    custom.require("eventTime", "which column says when the decision was taken?")
+    entity_key, event_time = custom.text("entityKey") or "", custom.text("eventTime") or ""
+    found = read_columns(document, entity_key=entity_key, event_time=event_time, issues=issues)
+    names = tuple(column.name for column in found.columns)
+    for name, value in (("entityKey", entity_key), ("eventTime", event_time)):
+        if value and value not in names:
+            custom.refuse(name, f"must name a declared column: '{value}' (there are {', '.join(names)})")
+    return DataContract(
+        id=document.data["id"],
+        version=document.data["version"],
+        table=table.get("name", ""),
+        columns=found.columns,
+        label=found.label,
+        label_outcomes=found.label_outcomes,
+        entity_key=entity_key,
+        event_time=event_time,
+        label_delay_s=found.label_delay_s,
+        rules=read_rules(document, found.columns, issues=issues),
+        digest=canonical_sha256(document.data),
+    )

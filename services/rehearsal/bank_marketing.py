@@ -21,16 +21,22 @@ def read_calls(path: Path = DATA_FILE) -> pl.DataFrame:
     calls are spread evenly over 9:00 to 17:00 in the file's order (made up, so that time order is strict).
     """
     raw = pl.read_csv(path, separator=";")
-    month = pl.col("month").replace_strict(dict(zip(MONTHS, range(1, 13), strict=True)), return_dtype=pl.Int32)
+    month = pl.col("month").replace_strict(
+        dict(zip(MONTHS, range(1, 13), strict=True)), return_dtype=pl.Int32
+    )
     falls = (month.diff() < 0).fill_null(value=False)
-    dated = raw.with_columns(pl.date(FIRST_YEAR + falls.cum_sum().cast(pl.Int32), month, pl.col("day")).alias("_day"))
+    dated = raw.with_columns(
+        pl.date(FIRST_YEAR + falls.cum_sum().cast(pl.Int32), month, pl.col("day")).alias("_day")
+    )
     place = pl.int_range(pl.len()).over("_day") / pl.len().over("_day")
     seconds = DAY_STARTS_S + place * DAY_LASTS_S
     return dated.select(
         *raw.columns,
         pl.format("c{}", pl.int_range(1, pl.len() + 1).cast(pl.String).str.zfill(5)).alias("call_id"),
-        (pl.col("_day").cast(pl.Datetime("us", "UTC")) + pl.duration(microseconds=(seconds * 1_000_000).cast(pl.Int64)))
+        (
+            pl.col("_day").cast(pl.Datetime("us", "UTC"))
+            + pl.duration(microseconds=(seconds * 1_000_000).cast(pl.Int64))
+        )
         .cast(pl.Datetime("us", "UTC"))
         .alias("called_at"),
     )
-
