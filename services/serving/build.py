@@ -29,7 +29,20 @@ BUILD_TIMEOUT_S = 300
 # What a release needs to decide. tests/services/serving holds this list to be enough, and to hold no more.
 INCLUDED_SOURCES = (
     "policies/__init__.py",
+    "policies/constraints.py",
+    "policies/digest.py",
+    "policies/expression.py",
+    "policies/operating_point.py",
+    "policies/utility.py",
+    "policies/utility_file.py",
+    "policies/yaml_mistakes.py",
+    "policies/yaml_source.py",
     "services/__init__.py",
+    "services/data/__init__.py",
+    "services/data/columns.py",
+    "services/data/contract.py",
+    "services/data/custom_properties.py",
+    "services/data/odcs_schema.py",
     "services/serving/__init__.py",
     "services/serving/decide_endpoint.py",
     "services/serving/decider.py",
@@ -41,6 +54,11 @@ INCLUDED_SOURCES = (
     "services/serving/row_check.py",
     "services/serving/scorer.py",
     "services/serving/service.py",
+    "services/training/__init__.py",
+    "services/training/calibration.py",
+    "services/training/errors.py",
+    "services/training/forward.py",
+    "services/training/preprocessing.py",
 )
 REQUIREMENTS = (
     "bentoml",

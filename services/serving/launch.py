@@ -59,7 +59,7 @@ def load_application(source: Path) -> FrontDoor:
         raise LaunchError(f"{source} must be the src folder of a built Bento")
     import bentoml
 
-    service = bentoml.load(str(source.parent))
+    service: Any = bentoml.load(str(source.parent))
     bento_application = service.to_asgi(is_main=True)
     from services.serving.service import decide_endpoint
 

@@ -48,6 +48,7 @@ def read_settings(environment: Mapping[str, str]) -> ServingSettings:
 
 
 decide_endpoint = DecideEndpoint()
+decide_application = Starlette(routes=[Route("/decide", endpoint=decide_endpoint)])
 
 
 @bentoml.service(
@@ -58,6 +59,7 @@ decide_endpoint = DecideEndpoint()
     logging={"access": {"enabled": False}},
     http={"host": "127.0.0.1"},
 )
+@bentoml.asgi_app(decide_application, path="/", name="decide")
 class DecisionService:
     """Decides with the release that this Bento carries."""
 
@@ -79,8 +81,3 @@ class DecisionService:
 
     async def __is_ready__(self) -> bool:
         return decide_endpoint.is_ready
-
-
-DecisionService.mount_asgi_app(
-    Starlette(routes=[Route("/decide", endpoint=decide_endpoint)]), path="/", name="decide"
-)
