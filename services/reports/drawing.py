@@ -1,7 +1,8 @@
-"""Draws panels and verdicts as Evidently widgets (plotly figures and tables). Imported with Evidently, lazily.
+"""Draws panels and verdicts as Evidently widgets (plotly figures and tables). Imported with Evidently,
+lazily.
 
-Rule: no number is computed here beyond formatting. Must never be imported when a module is loaded, only by
-`evidently_run`.
+Rule: no number is computed here beyond formatting. Must never be imported when a module is loaded, only
+by `evidently_run`.
 """
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]
@@ -11,6 +12,7 @@ from evidently.legacy.renderers.html_widgets import (  # type: ignore[import-unt
     counter,
     plotly_figure,
     table_data,
+    text_widget,
 )
 
 from policies.verdict import GateResult, GateStatus, Verdict
@@ -33,12 +35,17 @@ def verdict_widgets(verdict: Verdict, *, service: str, release: str) -> list[Bas
     counters = [
         CounterData(label=f"{verdict.stage} of {service}", value=verdict.decision.value),
         CounterData(label="reason", value=verdict.reason.value.replace("_", " ")),
-        CounterData(label="gates passed", value=f"{passed} of {len(verdict.gates)}"),
+        CounterData(
+            label="gates passed",
+            value=f"{passed} of {len(verdict.gates)}" if verdict.gates else "none judged",
+        ),
         CounterData(label="release", value=release.removeprefix(f"{service}-")),
     ]
     widgets = [counter(counters=counters, title="")]
     if verdict.gates:
-        widgets.append(_table("Gates: " + verdict.detail, _GATE_HEADER, [_gate_row(g) for g in verdict.gates]))
+        widgets.append(
+            _table("Gates: " + verdict.detail, _GATE_HEADER, [_gate_row(g) for g in verdict.gates])
+        )
     else:
         widgets.append(
             _table("Gates", ("this stage judged no gate",), [(verdict.detail or "no detail was given",)])
@@ -49,9 +56,10 @@ def verdict_widgets(verdict: Verdict, *, service: str, release: str) -> list[Bas
 def panel_widgets(panel: Panel) -> list[BaseWidgetInfo]:
     """One panel as widgets."""
     if isinstance(panel, Table):
-        rows = [tuple(row) for row in panel.rows]
-        return [_table(_titled(panel), panel.header, rows)]
-    return [plotly_figure(title=_titled(panel), figure=figure(panel))]
+        drawn = _table(panel.title, panel.header, list(panel.rows))
+    else:
+        drawn = plotly_figure(title=panel.title, figure=figure(panel))
+    return [drawn, text_widget(text=panel.note)] if panel.note else [drawn]
 
 
 def figure(curve: Curve) -> go.Figure:
@@ -83,7 +91,7 @@ def figure(curve: Curve) -> go.Figure:
         )
     drawn.update_layout(
         template="plotly_white",
-        height=430,
+        height=500,
         margin={"l": 70, "r": 30, "t": 30, "b": 60},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
         hovermode="x unified",
@@ -142,10 +150,6 @@ def _gate_row(gate: GateResult) -> tuple[str, ...]:
         gate.window,
         gate.detail or "–",
     )
-
-
-def _titled(panel: Panel) -> str:
-    return f"{panel.title} — {panel.note}" if panel.note else panel.title
 
 
 def _table(title: str, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> BaseWidgetInfo:

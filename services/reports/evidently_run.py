@@ -1,9 +1,11 @@
-"""Composes and runs the Evidently report of a stage. Importing this module imports Evidently (seconds): do it lazily.
+"""Composes and runs the Evidently report of a stage. Importing this module imports Evidently (seconds): do
+it lazily.
 
-What a stage shows besides its verdict and panels: contract, data quality and drift; alignment, classification
-quality; live stages, the drift of score and action between the candidate's decisions and stable's. Drift methods,
-thresholds, sample size and seed are fixed here, because borderline drift moves with them (facts.md, Evidently).
-Must never be imported when a module is loaded, only inside the functions of `stage_report`.
+What a stage shows besides its verdict and panels: contract, data quality and drift; alignment,
+classification quality; live stages, the drift of score and action between the candidate's decisions and
+stable's. Drift methods, thresholds, sample size and seed are fixed here, because borderline drift moves
+with them (facts.md, Evidently). Must never be imported when a module is loaded, only inside the functions
+of `stage_report`.
 """
 
 import os
@@ -27,7 +29,7 @@ from evidently.core.metric_types import (  # type: ignore[import-untyped]
 )
 from evidently.core.report import ReferenceMetricNotFound, Snapshot  # type: ignore[import-untyped]
 from evidently.legacy.tests.base_test import TestStatus  # type: ignore[import-untyped]
-from evidently.metrics import ValueDrift  # type: ignore[import-untyped]
+from evidently.metrics import LogLoss, RocAuc, ValueDrift  # type: ignore[import-untyped]
 from evidently.presets import (  # type: ignore[import-untyped]
     ClassificationQuality,
     DataDriftPreset,
@@ -118,7 +120,9 @@ def run(
     at: float,
     unit: str,
 ) -> Snapshot:
-    """The evaluated report. Raises ValueError naming the missing column or the empty frame; Evidently's own else."""
+    """The evaluated report. Raises ValueError naming the missing column or the empty frame; Evidently's own
+    else.
+    """
     if current is None:
         if kind != "training":
             raise ValueError(f"'current' must hold rows for a report of kind {kind!r}: None")
@@ -136,13 +140,16 @@ def run(
     elif kind == "contract":
         current, reference, metrics = _contract(current, reference)
     elif kind == "alignment":
-        _require(current, ("is_positive", "action", "score"))
+        _require(current, ("is_positive", "acted", "score"))
         current, reference, metrics = _alignment(current)
     head = StageVerdict(stage=verdict.stage)
     head._story = (verdict, service, release)
     report = Report([head, *(_panel_metric(panel) for panel in shown), *metrics])
     classification = (
-        [BinaryClassification(target="outcome", prediction_labels="acted", prediction_probas="score", pos_label=1)]
+        [
+            BinaryClassification(name="rule", target="outcome", prediction_labels="acted", pos_label=1),
+            BinaryClassification(name="score", target="outcome", prediction_probas="score", pos_label=1),
+        ]
         if kind == "alignment"
         else None
     )
@@ -154,10 +161,10 @@ def run(
             timestamp=datetime.fromtimestamp(at, tz=UTC).replace(tzinfo=None),
             name=f"{verdict.stage} · {verdict.decision.value} · {release}",
             tags=[
-                f"service:{service}",
-                f"release:{release}",
-                f"stage:{verdict.stage}",
+                f"stage:{verdict.stage}",  # the list of runs shows the first two
                 f"verdict:{verdict.decision.value}",
+                f"release:{release}",
+                f"service:{service}",
             ],
             metadata={"reason": verdict.reason.value, "detail": verdict.detail, "kind": kind},
         )
@@ -166,7 +173,9 @@ def run(
 
 
 def save(snapshot: Snapshot, *, workspace: Path, service: str, link: ReportLink) -> None:
-    """Write the snapshot under its fixed ids, and the HTML beside it; the project is created once, under a lock."""
+    """Write the snapshot under its fixed ids, and the HTML beside it; the project is created once, under a
+    lock.
+    """
     workspace.mkdir(parents=True, exist_ok=True)
     opened = Workspace(str(workspace))
     if opened.get_project(link.project_id) is None:
@@ -187,7 +196,7 @@ def _create_project(workspace: Workspace, project_id: uuid.UUID, service: str) -
         description=f"Every stage of every rollout of '{service}': tags name release, stage and verdict.",
     )
     project = workspace.add_project(model)
-    verdicts = [PanelMetric(legend="verdict", metric="StageVerdict")]
+    verdicts = [PanelMetric(metric="StageVerdict")]
     project.dashboard.add_panel(
         line_plot_panel("Verdicts over time (1 advance, 0 hold, -1 roll back)", verdicts), tab="Rollouts"
     )
@@ -202,7 +211,9 @@ def _panel_metric(panel: Panel) -> StagePanel:
 def _require(frame: pd.DataFrame, names: Sequence[str]) -> None:
     missing = [name for name in names if name not in frame]
     if missing:
-        raise ValueError(f"column {', '.join(map(repr, missing))} is missing; there are {list(frame.columns)}")
+        raise ValueError(
+            f"column {', '.join(map(repr, missing))} is missing; there are {list(frame.columns)}"
+        )
 
 
 def _sample(frame: pd.DataFrame, rows: int) -> pd.DataFrame:
@@ -224,20 +235,22 @@ def _contract(
 
 def _alignment(current: pd.DataFrame) -> tuple[pd.DataFrame, None, list[Any]]:
     frame = _sample(current, SAMPLE_ROWS)
-    acting = frame["action"].astype(str) != _inaction(frame)
     described = pd.DataFrame(
         {
             "outcome": frame["is_positive"].astype(int).to_numpy(),
-            "acted": acting.astype(int).to_numpy(),
+            "acted": frame["acted"].astype(int).to_numpy(),
             "score": frame["score"].astype(float).to_numpy(),
         }
     )
-    return described, None, [ClassificationQuality(conf_matrix=True, pr_curve=True)]
-
-
-def _inaction(frame: pd.DataFrame) -> str:
-    """The action that goes with the lower mean score: doing nothing, whatever it is called."""
-    return str(frame.groupby(frame["action"].astype(str))["score"].mean().idxmin())
+    return (
+        described,
+        None,
+        [
+            ClassificationQuality(classification_name="rule", conf_matrix=True),
+            RocAuc(classification_name="score"),
+            LogLoss(classification_name="score"),
+        ],
+    )
 
 
 def _live(
@@ -260,21 +273,26 @@ def _describable(frame: pd.DataFrame) -> pd.DataFrame:
     keep = []
     for name in frame.columns:
         column = frame[name]
-        if pd.api.types.is_bool_dtype(column) or pd.api.types.is_numeric_dtype(column):
-            keep.append(name)
-        elif not pd.api.types.is_datetime64_any_dtype(column) and column.nunique(dropna=True) <= MAX_LEVELS:
+        is_number = pd.api.types.is_bool_dtype(column) or pd.api.types.is_numeric_dtype(column)
+        is_time = pd.api.types.is_datetime64_any_dtype(column)
+        if is_number or (not is_time and column.nunique(dropna=True) <= MAX_LEVELS):
             keep.append(name)
     if not keep:
-        raise ValueError(f"no column can be described: {list(frame.columns)} are identifiers, times or free text")
+        raise ValueError(
+            f"no column can be described: {list(frame.columns)} are identifiers, times or free text"
+        )
     return frame[keep]
 
 
 def _definition(frame: pd.DataFrame, classification: list[Any] | None) -> DataDefinition:
     roles = {"outcome", "acted", "score"} if classification else set()
-    numeric, category = [], []
+    numeric: list[str] = []
+    category: list[str] = []
     for name in frame.columns:
         if name in roles:
             continue
         is_number = pd.api.types.is_numeric_dtype(frame[name]) and not pd.api.types.is_bool_dtype(frame[name])
         (numeric if is_number else category).append(name)
-    return DataDefinition(numerical_columns=numeric, categorical_columns=category, classification=classification)
+    return DataDefinition(
+        numerical_columns=numeric, categorical_columns=category, classification=classification
+    )

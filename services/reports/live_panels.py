@@ -1,11 +1,11 @@
 """Candidate against stable on live (or mirrored) decisions: the numbers and pictures of a canary's report.
 
-Descriptive only: what a gate decided stands in the verdict, by its own anytime-valid test; the intervals here are
-plain 95 % intervals of a mean at one look and say so. Must never import: evidently, plotly.
+Descriptive only: what a gate decided stands in the verdict, by its own anytime-valid test; the intervals
+here are plain 95 % intervals of a mean at one look and say so. Must never import: evidently, plotly.
 
-A frame has one row per unit's first decision: `score` (float), `action` (text), `took_ms` (float), and where known
-`utility` (float, NaN while the outcome is not mature), `failed` (boolean), `group` (text), `at` (epoch s),
-`request_id` (text, joins shadow pairs).
+A frame has one row per unit's first decision: `score` (float), `action` (text), `took_ms` (float), and
+where known `utility` (float, NaN while the outcome is not mature), `failed` (boolean), `group` (text),
+`at` (epoch s), `request_id` (text, joins shadow pairs).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def live_panels(candidate: pd.DataFrame, stable: pd.DataFrame | None, *, unit: s
         panels.append(utility)
     panels.append(_latency(candidate, stable))
     if stable is not None and "request_id" in candidate and "request_id" in stable:
-        panels.append(_disagreement(candidate, stable))
+        panels.extend(_disagreement(candidate, stable))
     if "group" in candidate:
         panels.append(_groups(candidate, stable))
     return tuple(panels)
@@ -132,32 +132,37 @@ def _latency(candidate: pd.DataFrame, stable: pd.DataFrame | None) -> Curve:
     )
 
 
-def _disagreement(candidate: pd.DataFrame, stable: pd.DataFrame) -> Table:
-    """Paired by request: what stable did against what the candidate would have done."""
+def _disagreement(candidate: pd.DataFrame, stable: pd.DataFrame) -> tuple[Table, ...]:
+    """Paired by request: what stable did against what the candidate would have done; none where nothing
+    pairs.
+    """
     import pandas as pd
 
     pairs = stable[["request_id", "action"]].merge(
         candidate[["request_id", "action"]], on="request_id", suffixes=("_stable", "_candidate")
     )
+    if pairs.empty:
+        return ()
     counts = pd.crosstab(pairs["action_stable"].astype(str), pairs["action_candidate"].astype(str))
     share = float((pairs["action_stable"].astype(str) != pairs["action_candidate"].astype(str)).mean())
     rows = tuple(
-        (f"stable '{action}'", *(f"{int(count):,} ({count / max(len(pairs), 1):.1%})" for count in row))
+        (f"stable '{action}'", *(f"{int(count):,} ({count / len(pairs):.1%})" for count in row))
         for action, row in zip(counts.index, counts.to_numpy(), strict=True)
     )
-    return Table(
+    table = Table(
         title="Disagreement on the same requests",
         header=("", *(f"candidate '{action}'" for action in counts.columns)),
         rows=rows,
-        value=share if np.isfinite(share) else 0.0,
-        note=f"{len(pairs):,} pairs; different action on {share:.2%}." if len(pairs) else "No pairs yet.",
+        value=share,
+        note=f"{len(pairs):,} pairs; a different action on {share:.2%}.",
     )
+    return (table,)
 
 
 def _groups(candidate: pd.DataFrame, stable: pd.DataFrame | None) -> Table:
     actions = sorted(set(candidate["action"].astype(str)))
     rows: list[tuple[str, ...]] = []
-    last = {action: [] for action in actions}  # type: dict[str, list[float]]
+    last: dict[str, list[float]] = {action: [] for action in actions}
     for group in sorted(set(candidate["group"].dropna().astype(str))):
         mine = candidate[candidate["group"].astype(str) == group]
         row = [group, f"{len(mine):,}"]
@@ -175,7 +180,9 @@ def _groups(candidate: pd.DataFrame, stable: pd.DataFrame | None) -> Table:
         if stable is not None and "group" in stable:
             header.append(f"stable '{action}'")
     gap = max((max(shares) - min(shares) for shares in last.values() if shares), default=0.0)
-    return Table("Actions by group", tuple(header), tuple(rows), gap, f"Largest gap between groups: {gap:.2%}.")
+    return Table(
+        "Actions by group", tuple(header), tuple(rows), gap, f"Largest gap between groups: {gap:.2%}."
+    )
 
 
 def _mature(frame: pd.DataFrame | None) -> NDArray[np.float64]:

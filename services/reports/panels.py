@@ -1,8 +1,9 @@
 """What a stage report shows besides Evidently's own metrics: tables and curves, as plain values.
 
-A panel carries one headline number (its value over the runs shows on Evidently's dashboard) and what to draw.
-Colours are fixed by role here, so that the candidate has the same colour in every report: blue is the candidate,
-grey the stable release or the reference, amber the rule in force. Must never import: evidently, plotly, pandas.
+A panel carries one headline number (its value over the runs shows on Evidently's dashboard) and what to
+draw. Colours are fixed by role here, so that the candidate has the same colour in every report: blue is
+the candidate, grey the stable release or the reference, amber the rule in force. Must never import:
+evidently, plotly, pandas.
 """
 
 from collections.abc import Mapping, Sequence
@@ -96,7 +97,9 @@ def training_panels(candidates: Sequence[CandidateSummary], *, unit: str) -> tup
     """
     chosen = [candidate for candidate in candidates if candidate.is_chosen]
     if len(chosen) != 1:
-        raise ValueError(f"'candidates' must hold exactly one chosen candidate: {len(chosen)} of {len(candidates)}")
+        raise ValueError(
+            f"'candidates' must hold exactly one chosen candidate: {len(chosen)} of {len(candidates)}"
+        )
     extra = tuple(dict.fromkeys(key for candidate in candidates for key in candidate.notes))
     rows = tuple(
         (
@@ -111,7 +114,14 @@ def training_panels(candidates: Sequence[CandidateSummary], *, unit: str) -> tup
     )
     table = Table(
         title="Trained candidates",
-        header=("candidate", f"validation utility, {unit}", "95 % interval", "calibration error", "epochs", *extra),
+        header=(
+            "candidate",
+            f"validation utility, {unit}",
+            "95 % interval",
+            "calibration error",
+            "epochs",
+            *extra,
+        ),
         rows=rows,
         value=chosen[0].validation_utility,
         note="The candidate of the higher validation utility is kept; both are recorded.",
@@ -142,10 +152,11 @@ def training_panels(candidates: Sequence[CandidateSummary], *, unit: str) -> tup
 class UtilityCurve:
     """Utility of every constant threshold on held-out rows, and of the rules to compare it with.
 
-    `thresholds` and `utility` are (k,); `low`, `high` (k,) a 95 % band if known. `in_force` and `champion`
-    are utilities of whole rules (a per-row operating point is not one threshold: it is drawn as a level, and as a
-    mark where `in_force_threshold`, the median of its per-row thresholds, is given). `trivial` maps a trivial
-    policy's name to its utility. Utilities are per decision, in `unit`; higher is better.
+    `thresholds` and `utility` are (k,); `low`, `high` (k,) a 95 % band if known. `in_force` and
+    `champion` are utilities of whole rules (a per-row operating point is not one threshold: it is drawn
+    as a level, and as a mark where `in_force_threshold`, the median of its per-row thresholds, is given).
+    `trivial` maps a trivial policy's name to its utility. Utilities are per decision, in `unit`; higher
+    is better.
     """
 
     thresholds: NDArray[np.float64]
@@ -171,7 +182,9 @@ class UtilityCurve:
             )
         ]
         if self.in_force_threshold is not None:
-            marks.append(Mark(f"{self.in_force_name}: {self.in_force:+.4f}", self.in_force_threshold, self.in_force))
+            marks.append(
+                Mark(f"{self.in_force_name}: {self.in_force:+.4f}", self.in_force_threshold, self.in_force)
+            )
         levels = [(self.in_force_name, self.in_force), *self.trivial.items()]
         if self.champion is not None:
             levels.append(("champion", self.champion))
@@ -179,7 +192,9 @@ class UtilityCurve:
             title="Utility curve",
             x_label="constant threshold on the score",
             y_label=f"utility per decision, {self.unit}",
-            lines=(Line("constant threshold", self.thresholds, self.utility, "candidate", self.low, self.high),),
+            lines=(
+                Line("constant threshold", self.thresholds, self.utility, "candidate", self.low, self.high),
+            ),
             value=self.in_force,
             marks=tuple(marks),
             levels=tuple(levels),
@@ -189,9 +204,16 @@ class UtilityCurve:
 
 
 def breakdown(
-    title: str, header: Sequence[str], rows: Sequence[Sequence[str | float | int]], *, value: float, note: str = ""
+    title: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str | float | int]],
+    *,
+    value: float,
+    note: str = "",
 ) -> Table:
-    """A table per group, stakeholder or domain; numbers are formatted here, counts with thousands separators."""
+    """A table per group, stakeholder or domain; numbers are formatted here, counts with thousands
+    separators.
+    """
     return Table(title, tuple(header), tuple(tuple(_cell(cell) for cell in row) for row in rows), value, note)
 
 

@@ -1,11 +1,13 @@
 """One Evidently report per stage of a rollout, in one local workspace that Evidently's own UI opens.
 
-A project per decision service (its id is fixed by the service's name), a run per stage and time (its id is fixed by
-release, stage and time, so a ledger entry can name the report before it is written, and writing it again replaces
-it). Each run is tagged service, release, stage and verdict, and starts with the verdict and its gates.
+A project per decision service (its id is fixed by the service's name), a run per stage and time (its id
+is fixed by release, stage and time, so a ledger entry can name the report before it is written, and
+writing it again replaces it). Each run is tagged service, release, stage and verdict, and starts with the
+verdict and its gates.
 
-Rule: a report never stops a rollout. Whatever goes wrong here is a `ReportError`; the caller records it and goes on.
-Evidently takes seconds to import: only `evidently_run` imports it, and only inside the functions here.
+Rule: a report never stops a rollout. Whatever goes wrong here is a `ReportError`; the caller records it
+and goes on. Evidently takes seconds to import: only `evidently_run` imports it, and only inside the
+functions here.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ class ReportError(RuntimeError):
 
 @dataclass(frozen=True)
 class ReportLink:
-    """Where one stage report is: the standalone HTML file, and its place in the workspace and in Evidently's UI."""
+    """Where one stage report is: the standalone HTML file, and its place in the workspace and in Evidently's
+    UI.
+    """
 
     path: Path
     project_id: uuid.UUID
@@ -72,10 +76,11 @@ def write_stage_report(
 ) -> ReportLink:
     """Write the stage's run into the workspace and as a standalone HTML file; safe to repeat.
 
-    `current` (n rows) by kind: contract, the checked rows (drift against `reference` where given; both are sampled
-    with a fixed seed); training, None (the panels say it all); alignment, `outcome`, `action`, `score` in [0, 1] of the
-    positive outcome, with boolean `is_positive`; shadow, canary, full and probation, the candidate's decisions and
-    as `reference` the stable release's, with the columns of `live_panels`. `panels` come after the verdict.
+    `current` (n rows) by kind: contract, the checked rows (drift against `reference` where given; both
+    are sampled with a fixed seed); training, None (the panels say it all); alignment, held-out rows with
+    `is_positive` and `acted` (booleans) and `score` in [0, 1] of the positive outcome; shadow, canary, full
+    and probation, the candidate's decisions and as `reference` the stable release's, with the columns of
+    `live_panels`. `panels` come after the verdict.
 
     Raises ReportError, and nothing else, for whatever goes wrong.
     """
