@@ -1,6 +1,6 @@
-"""What a decision rule must not do, whatever it earns: bounds on utility, on a stakeholder, on rates, on group gaps.
+"""What a decision rule must keep to, whatever it earns: bounds on utility, people, rates and group gaps.
 
-Each constraint belongs to a domain (revenue, safety, compliance), whose owner answers for it. Bounds are inclusive.
+Each constraint belongs to a domain (revenue, safety, …), whose owner answers for it. Bounds are inclusive.
 Too little evidence never passes: a value that cannot be computed is None, and None is not held.
 Must never import: anything but numpy; no clock, no I/O.
 """
@@ -42,7 +42,7 @@ class Constraint:
     def in_group_a(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
         """`(n,)`: which rows are of group a (up to the bound, inclusive).
 
-        Raises ValueError if the constraint has no groups, the field is missing, or a value is not a finite number.
+        Raises ValueError if the constraint has no groups, the field is missing, or a value is not finite.
         """
         if self.group_field is None or self.group_up_to is None:
             raise ValueError(f"constraint '{self.name}' has no groups")
@@ -91,8 +91,8 @@ def measure_constraints(
 ) -> tuple[ConstraintResult, ...]:
     """Measure each constraint on the same n decisions.
 
-    `actions` (n,) are indices into `action_names`; `utilities` (n,) and each of `stakeholder_utilities` (n,) are
-    realised payoffs per decision. A group without rows leaves its gap unmeasured.
+    `actions` (n,) are indices into `action_names`; `utilities` (n,) and each of `stakeholder_utilities` (n,)
+    are realised payoffs per decision. A group without rows leaves its gap unmeasured.
     """
     results = []
     for constraint in constraints:

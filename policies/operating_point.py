@@ -1,7 +1,7 @@
-"""The rule from probabilities to an action, fixed in a release: the best expected utility, after a shift per action.
+"""The rule from probabilities to an action, fixed in a release: the best expected utility, after a shift.
 
-A shift is in the spec's unit and is added to each action's expected utility: the price that a constraint puts on an
-action (a shift of -lambda on `call` calls less). No shift is the Bayes rule of each row.
+A shift is in the spec's unit and is added to each action's expected utility: the price that a constraint puts
+on an action (a shift of -lambda on `call` calls less). No shift is the Bayes rule of each row.
 Source: Elkan, "The Foundations of Cost-Sensitive Learning", IJCAI 2001 (the per-row threshold).
 Must never import: anything but numpy and policies; no clock, no I/O.
 """
@@ -23,7 +23,7 @@ _KIND: Literal["per_row_bayes"] = "per_row_bayes"
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """`shift` has one finite entry per action, in the order of the utility spec; ties go to `default_action`."""
+    """`shift` has one finite entry per action, in the utility spec's order; ties go to `default_action`."""
 
     shift: tuple[float, ...]
     default_action: int = 0

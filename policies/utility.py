@@ -1,6 +1,6 @@
 """What a decision is worth: payoffs of actions x outcomes per stakeholder, weighted; the one reference of it.
 
-The training loss, the operating point, the alignment report and the canary gates all take their payoffs from here.
+The training loss, operating point, alignment report and the canary gates take their payoffs from here.
 Higher is better. Arrays are ordered as the file orders `actions` (A) and `outcomes` (O); n counts rows.
 Source: expected utility over cost matrices that depend on the row, Elkan, "The Foundations of Cost-Sensitive
 Learning", IJCAI 2001. Must never import: anything but numpy and policies; no clock, no I/O.
@@ -35,7 +35,7 @@ class UtilityError(ValueError):
 
 @dataclass(frozen=True)
 class Stakeholder:
-    """Someone who bears the consequences: a weight >= 0 (0: heard, not priced) and payoffs `[action][outcome]`."""
+    """Someone who bears the consequences: weight >= 0 (0: heard, not priced), payoffs `[action][outcome]`."""
 
     name: str
     weight: float
@@ -55,8 +55,12 @@ class Change:
 
 @dataclass(frozen=True)
 class UtilitySpec:
-    """A checked `utility.yaml`. `range` bounds every weighted payoff, inclusive, in `unit`; `fields` are what the
-    payoffs read of a row; `warnings` are lawful but suspicious; `digest` covers the file's meaning, not its layout."""
+    """A checked `utility.yaml`.
+
+    `range` bounds every weighted payoff, inclusive, in `unit`; `fields` are what the payoffs read of a row;
+    `domains` gives each domain's owner; `warnings` are lawful but suspicious; `digest` covers the meaning,
+    not the layout.
+    """
 
     service: str
     version: int
@@ -84,7 +88,7 @@ class UtilitySpec:
     def stakeholder_payoffs(self, columns: Columns) -> dict[str, Floats]:
         """Each stakeholder's own, unweighted payoffs, `(n, A, O)` each, in `unit`.
 
-        Raises UtilityError naming stakeholder, action, outcome, field and row where a payoff cannot be computed.
+        Raises UtilityError naming stakeholder, cell, field and row where a payoff cannot be computed.
         """
         n = _rows(columns)
         return {stakeholder.name: self._tensor(stakeholder, columns, n) for stakeholder in self.stakeholders}
@@ -92,7 +96,7 @@ class UtilitySpec:
     def payoffs(self, columns: Columns) -> Floats:
         """The weighted sum over the stakeholders, `(n, A, O)`, in `unit`.
 
-        Raises UtilityError, besides what stakeholder_payoffs raises, where a payoff leaves the declared range.
+        Raises UtilityError as stakeholder_payoffs does, and where a payoff leaves the declared range.
         """
         n = _rows(columns)
         total = np.zeros((n, len(self.actions), len(self.outcomes)))
@@ -124,8 +128,8 @@ class UtilitySpec:
         names = sorted({f for s in self.stakeholders if s.weight for f in s.payoffs[a][o].fields})
         fields = ", ".join(f"{name} = {columns[name][row]}" for name in names) or "no field"
         raise UtilityError(
-            f"payoff {self.actions[a]} x {self.outcomes[o]} must be {bound} {self.unit} (the declared range): "
-            f"{value:g} in row {row}, from {fields}"
+            f"payoff {self.actions[a]} x {self.outcomes[o]} must be {bound} {self.unit} "
+            f"(the declared range): {value:g} in row {row}, from {fields}"
         )
 
 
@@ -165,7 +169,7 @@ def load_utility(text: str, source: str) -> UtilitySpec:
 def expected_utility(payoffs: Floats, probabilities: NDArray[Any]) -> Floats:
     """The expected payoff of each action, `(n, A)`, from payoffs `(n, A, O)` and probabilities `(n, O)`.
 
-    Raises UtilityError if shapes disagree or a row of probabilities is not a distribution (sum 1 within 1e-5).
+    Raises UtilityError if shapes disagree or a row of probabilities is no distribution (sum 1 within 1e-5).
     """
     chances = np.asarray(probabilities, dtype=np.float64)
     if payoffs.ndim != 3 or chances.shape != (payoffs.shape[0], payoffs.shape[2]):
@@ -257,7 +261,7 @@ def _constraint(one: ConstraintFile) -> Constraint:
 
 
 def _warnings(file: UtilityFile, document: Document) -> tuple[Issue, ...]:
-    """A payoff that depends on an outcome which its own action keeps from being known cannot be compared live."""
+    """A payoff that needs an outcome which its own action keeps unknown cannot be compared live."""
     return tuple(
         document.issue(
             ("stakeholders", at, "payoffs", action),

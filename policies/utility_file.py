@@ -106,7 +106,7 @@ class UtilityFile(StrictModel):
 
 
 def cross_check(file: UtilityFile, document: Document) -> tuple[Issue, ...]:
-    """Every mistake between the keys: names that do not exist, repeated names, missing cells, bad expressions."""
+    """Every mistake between the keys: unknown or repeated names, missing cells, bad expressions."""
     return tuple(
         issue
         for issues in (
@@ -183,6 +183,14 @@ def _same_keys(
 
 
 def _rest(file: UtilityFile, document: Document) -> Iterator[Issue]:
+    low, high = file.range.low, file.range.high
+    for action in file.actions:
+        for outcome in file.outcomes:
+            parts = [(s.weight, s.payoffs.get(action, {}).get(outcome)) for s in file.stakeholders]
+            numbers = [weight * cell for weight, cell in parts if weight and isinstance(cell, float)]
+            if len(numbers) == sum(1 for weight, _ in parts if weight) and not low <= sum(numbers) <= high:
+                message = f"must hold the payoff {action} x {outcome}, {sum(numbers):g}: [{low:g}, {high:g}]"
+                yield document.issue(("range",), message, of_key=True)
     if not file.range.low < file.range.high:
         yield document.issue(("range", "high"), f"must be > low ({file.range.low:g}): {file.range.high:g}")
     if not any(stakeholder.weight > 0 for stakeholder in file.stakeholders):
