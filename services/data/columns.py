@@ -17,10 +17,10 @@ Unit = Literal["rows", "percent"]
 class Column:
     """One declared column.
 
-    `minimum` and `maximum` are inclusive (epoch seconds UTC for a timestamp). `categories` is set exactly when `kind`
-    is "category". `available_at_s`: seconds after the decision at which the value is known (0 or less: known when
-    deciding). `sensitive`: a protected attribute; it is a feature only if "training" is in `allowed_uses`.
-    `pattern`: a regular expression that the whole text must match.
+    `minimum` and `maximum` are inclusive (epoch seconds UTC for a timestamp). `categories` is set exactly
+    when `kind` is "category". `available_at_s`: seconds after the decision at which the value is known (0
+    or less: known when deciding). `sensitive`: a protected attribute; it is a feature only if "training" is
+    in `allowed_uses`. `pattern`: a regular expression that the whole text must match.
     """
 
     name: str

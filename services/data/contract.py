@@ -1,9 +1,9 @@
-"""The data contract as Trimtab uses it: columns with type, bounds, role and availability, and the quality rules.
+"""The data contract as Trimtab uses it: columns with type, bounds, role, availability; and the quality rules.
 
-Decides which column may reach the model (role `feature`), which only the audit step, and which nobody; refuses
-leakage and unlawful use when the file is read. Source: Open Data Contract Standard v3.1 (Bitol), with the ML fields
-in its `customProperties`. Serving imports this module for request validation, so it must stay quick to import:
-it must never import polars, duckdb, pandas or torch.
+Decides which column may reach the model (role `feature`), which only the audit step, and which nobody;
+refuses leakage and unlawful use when the file is read. Source: Open Data Contract Standard v3.1 (Bitol),
+with the ML fields in its `customProperties`. Serving imports this module for request validation, so it must
+stay quick to import: it must never import polars, duckdb, pandas or torch.
 """
 
 from collections.abc import Mapping

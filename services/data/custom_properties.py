@@ -1,6 +1,7 @@
-"""The machine-learning fields of a contract, carried in ODCS `customProperties`: their names, places and values.
+"""The machine-learning fields of a contract, carried in ODCS `customProperties`: names, places, values.
 
-A misspelled name would silently drop a protection, so an unknown one is an error. Must never import: polars, duckdb.
+A misspelled name would silently drop a protection, so an unknown one is an error. Must never import:
+polars, duckdb.
 """
 
 import re

@@ -1,8 +1,8 @@
-"""Checks a contract against the Open Data Contract Standard's own JSON Schema, and says of each error where it stands.
+"""Checks a contract against the standard's own JSON Schema, and says of each error where it stands.
 
-The schema (open-data-contract-standard, from PyPI) closes most objects, but its errors name no line, and one typo
-makes several. So unknown keys are found first, by walking the schema along the document; what the validator then
-adds about the same object's keys is an echo and is left out. Must never import: polars, duckdb.
+The schema of the Open Data Contract Standard (its package on PyPI) closes most objects, but its errors name no
+line, and one typo makes several. So unknown keys are found first, by walking the schema along the document; what
+the validator then adds about the same object's keys is an echo and is left out. Must never import: polars, duckdb.
 """
 
 import functools
@@ -22,7 +22,7 @@ _CONDITIONS = ("if", "then", "else")
 
 
 def schema_issues(document: Document) -> tuple[list[Issue], bool]:
-    """Every departure from the standard, and whether the rest can be read all the same (only keys are unknown)."""
+    """Every departure from the standard, and whether the rest can be read (nothing but unknown keys)."""
     unknown = dict(_unknown_keys(document.data, (_schema(),), ()))
     issues = [_unknown_issue(document, path, known) for path, known in unknown.items()]
     owners = {path[:-1] for path in unknown}
@@ -55,7 +55,7 @@ def _other_issues(document: Document, error: Any, unknown: Collection[Path]) -> 
             operators = _known((_definition("DataQualityOperators"),))
             return [document.issue(path, f"must have exactly one of {', '.join(operators)}")]
         branches = [b for b in getattr(kind, "context", ()) if b]
-        nearest = min(branches, key=_misfit, default=[])
+        nearest: list[Any] = min(branches, key=_misfit, default=[])
         return [issue for e in nearest for issue in _other_issues(document, e, unknown)]
     if kind.name == "required":
         return [document.issue((*path, kind.property), "is missing", of_key=True)]

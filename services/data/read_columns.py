@@ -1,7 +1,7 @@
 """Reads the columns of a contract, and refuses what would leak or be unlawful.
 
-Decides: a feature must be known when deciding (availableAt 0s or less), and a sensitive attribute may be a feature
-only if `training` is among its allowed uses. Must never import: polars, duckdb.
+Decides: a feature must be known when deciding (availableAt 0s or less), and a sensitive attribute may be a
+feature only if `training` is among its allowed uses. Must never import: polars, duckdb.
 """
 
 import math
@@ -155,7 +155,8 @@ class _ColumnReader:
     def _categories(self) -> tuple[str, ...] | None:
         """The values of `enum` (v3.2) or of the first invalidValues rule with validValues (v3.1)."""
         if "enum" in self.entry:
-            values, path = [e["value"] for e in self.entry["enum"]], (*self.path, "enum")
+            values: Any = [e["value"] for e in self.entry["enum"]]
+            path: Path = (*self.path, "enum")
         else:
             for index, rule in enumerate(self.entry.get("quality", ())):
                 arguments = rule.get("arguments")
@@ -201,7 +202,7 @@ class _ColumnReader:
     def _bound(self, kind: Kind, key: str) -> float | None:
         value = self.entry.get("logicalTypeOptions", {}).get(key)
         if value is None or kind != "timestamp":
-            return value if isinstance(value, int | float) else None
+            return float(value) if isinstance(value, int | float) else None
         try:
             moment = datetime.fromisoformat(value)
         except ValueError:
@@ -242,7 +243,8 @@ class _ColumnReader:
             )
         if column.role == "feature" and "training" not in column.allowed_uses and custom.has("allowedUses"):
             which = "a sensitive attribute" if column.sensitive else "this column"
-            message = f"must not be feature: {which} is allowed for {', '.join(column.allowed_uses) or 'nothing'} only"
+            uses = ", ".join(column.allowed_uses) or "nothing"
+            message = f"must not be feature: {which} is allowed for {uses} only"
             custom.refuse(
                 "mlRole", f"of '{column.name}' {message}; use mlRole audit, or add training to allowedUses"
             )
@@ -267,7 +269,7 @@ class _ColumnReader:
             custom.refuse(
                 "mlRole",
                 f"of '{column.name}' must not be feature: its value is known only {when} after the decision "
-                f"(availableAt), so a model trained on it would foresee with what it cannot know when it decides "
+                f"(availableAt), so a model trained on it would lean on what it cannot know when it decides "
                 f"(leakage); use mlRole excluded",
             )
         return available_at_s

@@ -1,7 +1,7 @@
 """Reads the quality rules of a contract: ODCS library metrics and SQL, each with its bound.
 
-A rule that would not be run is refused rather than passed over in silence (`type: text` is documentation and may
-stand). Must never import: polars, duckdb.
+A rule that would not be run is refused rather than passed over in silence (`type: text` is documentation
+and may stand). Must never import: polars, duckdb.
 """
 
 import re
@@ -188,7 +188,7 @@ class _RuleReader:
         return str(pattern)
 
     def _query(self) -> str:
-        """The query with ${object} (or ${table}) and ${property} (or ${column}) still in it, all of them known."""
+        """The query, its ${object} (or ${table}) and ${property} (or ${column}) not filled in yet."""
         query = str(self.entry.get("query", ""))
         known = (*_TABLE_PLACEHOLDERS, *(_COLUMN_PLACEHOLDERS if self.column else ()))
         for name in _PLACEHOLDER.findall(query):

@@ -1,4 +1,4 @@
-"""The rehearsal data: 45,211 real telemarketing calls in time order, read from the file that ships with Trimtab.
+"""The rehearsal data: 45,211 real telemarketing calls in time order, from the file that ships with Trimtab.
 
 Source: Moro, Cortez, Rita 2014 (CC BY 4.0); see data/README.md. Must never import: flows, torch, bentoml.
 """
@@ -17,26 +17,21 @@ DAY_LASTS_S = 8 * 3600
 def read_calls(path: Path = DATA_FILE) -> pl.DataFrame:
     """Every call, in time order: the 17 raw columns, `call_id` ("c00001"…) and `called_at` (UTC).
 
-    The file holds day and month only: the year starts at 2008 and rises where the month falls. Within a day the
-    calls are spread evenly over 9:00 to 17:00 in the file's order (made up, so that time order is strict).
+    The file holds day and month only: the year starts at 2008 and rises where the month falls. Within a day
+    the calls are spread evenly over 9:00 to 17:00 in the file's order (made up, so that time order is
+    strict).
     """
     raw = pl.read_csv(path, separator=";")
-    month = pl.col("month").replace_strict(
-        dict(zip(MONTHS, range(1, 13), strict=True)), return_dtype=pl.Int32
-    )
+    numbers = dict(zip(MONTHS, range(1, 13), strict=True))
+    month = pl.col("month").replace_strict(numbers, return_dtype=pl.Int32)
     falls = (month.diff() < 0).fill_null(value=False)
-    dated = raw.with_columns(
-        pl.date(FIRST_YEAR + falls.cum_sum().cast(pl.Int32), month, pl.col("day")).alias("_day")
-    )
+    year = FIRST_YEAR + falls.cum_sum().cast(pl.Int32)
+    dated = raw.with_columns(pl.date(year, month, pl.col("day")).alias("_day"))
     place = pl.int_range(pl.len()).over("_day") / pl.len().over("_day")
-    seconds = DAY_STARTS_S + place * DAY_LASTS_S
+    time_of_day_us = ((DAY_STARTS_S + place * DAY_LASTS_S) * 1_000_000).cast(pl.Int64)
+    midnight = pl.col("_day").cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
     return dated.select(
         *raw.columns,
         pl.format("c{}", pl.int_range(1, pl.len() + 1).cast(pl.String).str.zfill(5)).alias("call_id"),
-        (
-            pl.col("_day").cast(pl.Datetime("us", "UTC"))
-            + pl.duration(microseconds=(seconds * 1_000_000).cast(pl.Int64))
-        )
-        .cast(pl.Datetime("us", "UTC"))
-        .alias("called_at"),
+        (midnight + pl.duration(microseconds=time_of_day_us)).alias("called_at"),
     )
