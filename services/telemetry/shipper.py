@@ -25,7 +25,7 @@ from services.telemetry.log_files import Chunk, LogFiles
 from services.telemetry.records import BadLine, decision_row, request_row
 
 LOGGER = logging.getLogger(__name__)
-WRITE_SLACK_S = 2.0
+WRITE_SLACK_S = 1.0
 
 Row = TypeVar("Row", store.DecisionRow, store.RequestRow)
 

@@ -1,0 +1,291 @@
+"""Gathers one poll's evidence for the gates: what is new since the cursor, by assigned variant, each unit
+once.
+
+Rules (gates.md, semantics 6 to 9): a unit's first delivered decision since the rollout began, by ASSIGNED
+variant, never a shadow one; only decisions taken while the stage's weight was in force; only matured ones:
+older than `maturity_s`, passed by the outcome feed's watermark and by the shipper, for every action alike.
+What a source cannot give is named in `missing` with its reason, and is not consumed: when the source is
+back, it counts then. Nothing is written: the caller saves the new cursors with the gates' state, in one
+`rollouts.save`.
+Must never import: sqlalchemy, flows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from policies.evidence import (
+    SAMPLE_RATIO,
+    Alarm,
+    AssignmentBlock,
+    Block,
+    CountBlock,
+    PollEvidence,
+    UtilityBlock,
+)
+from policies.rollout_policy import RolloutPolicy, Stage
+from policies.utility import UtilityError, UtilitySpec
+from services.store import decisions as store
+from services.store import evidence as queries
+from services.store.database import Database
+from services.store.rollouts import RolloutRecord
+from services.telemetry.cursor import Cursor
+from services.telemetry.host_counters import alarm, difference, sickness
+from services.telemetry.realised import realise
+from services.traffic.admin import Host
+from services.traffic.errors import TrafficError
+
+LIMIT = 5_000
+"""Rows that one poll consumes at most; a backlog is worked off over polls."""
+UNRESOLVED_SHARE = 0.01
+_UNRESOLVED_IN_ONE_ARM = 3
+_WEIGHT_TOLERANCE_PCT = 0.02  # the proxy's weights are hundredths of a percent
+_VARIANTS = ("canary", "stable")
+
+
+class Admin(Protocol):
+    """What is read of the proxy; services.traffic.admin.EnvoyAdmin."""
+
+    def weight_pct(self) -> float: ...
+
+    def endpoints(self) -> Mapping[str, tuple[Host, ...]]: ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a source counts as missing, in seconds. `feed_s` None: twice the maturity plus 5."""
+
+    eject_after_s: float = 3.0
+    lag_s: float = 6.0
+    feed_s: float | None = None
+
+
+DEFAULT_LIMITS = Limits()
+
+
+@dataclass
+class Poll:
+    """One poll while it is put together: blocks by metric, what is missing, alarms, and the moving cursor."""
+
+    cursor: Cursor
+    blocks: dict[str, Block]
+    missing: dict[str, str]
+    alarms: list[Alarm]
+
+    def discard(self, metrics: set[str], why: str, *, now: float) -> None:
+        """Drop this poll: nothing of it counts, and evidence starts anew from now."""
+        self.blocks.clear()
+        self.missing.update(dict.fromkeys(metrics, why))
+        self.cursor = self.cursor.settled_again(now)
+
+    def evidence(self, now: float, weight_pct: float) -> tuple[PollEvidence, dict[str, object]]:
+        found = PollEvidence(now, weight_pct, self.blocks, self.missing, tuple(self.alarms))
+        return found, self.cursor.to_json()
+
+
+def gather(
+    db: Database,
+    admin: Admin,
+    *,
+    record: RolloutRecord,
+    policy: RolloutPolicy,
+    utility: UtilitySpec,
+    stage: Stage,
+    settled_at: float,
+    now: float,
+    limits: Limits = DEFAULT_LIMITS,
+) -> tuple[PollEvidence, dict[str, object]]:
+    """Evidence of a canary or probation stage since `record.cursors`, and the cursors to save with it.
+
+    `settled_at`: when the stage's weight (or, in probation, the repointed endpoints) was read back, epoch s.
+    In probation all users are answered by the new release, so its half of every block is that of all units.
+    """
+    poll = Poll(Cursor.for_stage(record.cursors, stage.name, settled_at), {}, {}, [])
+    is_canary = stage.kind == "canary"
+    weight_pct = stage.weight_pct or 0.0
+    metrics = {gate.metric for gate in stage.gates}
+    if is_canary:
+        metrics.add(SAMPLE_RATIO)
+    hosts = read_hosts(admin, poll, metrics, now=now)
+    if hosts is not None:
+        candidate = "canary" if is_canary else "stable"
+        add_host_evidence(poll, hosts, candidate, metrics, now=now, limits=limits, has_rival=is_canary)
+        weight_pct = _check_weight(admin, poll, stage, metrics, now=now)
+    if poll.missing:
+        return poll.evidence(now, weight_pct)
+    lag = shipping_fault(db, now=now, limits=limits)
+    if lag:
+        poll.missing.update(dict.fromkeys(metrics - set(poll.blocks), lag))
+        return poll.evidence(now, weight_pct)
+    _add_requests(db, poll, stage, metrics, record=record, weight_pct=weight_pct)
+    if "utility" in metrics:
+        _add_utility(db, poll, record=record, policy=policy, utility=utility, now=now, limits=limits)
+    return poll.evidence(now, weight_pct)
+
+
+def read_hosts(
+    admin: Admin, poll: Poll, metrics: set[str], *, now: float
+) -> Mapping[str, tuple[Host, ...]] | None:
+    """The proxy's clusters; None when it does not answer, which then is why everything is missing."""
+    try:
+        return admin.endpoints()
+    except TrafficError as error:
+        poll.discard(metrics, f"the proxy does not answer: {error}", now=now)
+        return None
+
+
+def add_host_evidence(
+    poll: Poll,
+    clusters: Mapping[str, tuple[Host, ...]],
+    candidate: str,
+    metrics: set[str],
+    *,
+    now: float,
+    limits: Limits,
+    has_rival: bool,
+) -> None:
+    """Failed requests of the candidate's hosts (and, beside it, of stable's), and the alarm when it is shut
+    out.
+
+    In the cluster `stable` the candidate is the host of the first priority; the old release stands behind it.
+    """
+    own = clusters.get(candidate, ())
+    if candidate == "stable":
+        own = tuple(host for host in own if host.priority == 0)
+    rival = clusters.get("stable", ()) if has_rival else ()
+    mine, totals = difference(poll.cursor.hosts, candidate, own)
+    theirs, rival_totals = difference(poll.cursor.hosts, "stable", rival)
+    if "canary_errors" in metrics:
+        if poll.cursor.has_baseline:
+            block = CountBlock(mine.errors, mine.requests, theirs.errors, theirs.requests)
+        else:  # the first poll of a stage only reads where the counters stand
+            block = CountBlock(0, 0)
+        poll.blocks["canary_errors"] = block
+    sick = sickness(own)
+    since = (poll.cursor.sick_since if poll.cursor.sick_since is not None else now) if sick else None
+    found = alarm(sick, since, now=now, after_s=limits.eject_after_s)
+    if found is not None:
+        poll.alarms.append(found)
+    hosts = {**totals, **rival_totals}
+    poll.cursor = replace(poll.cursor, hosts=hosts, has_baseline=True, sick_since=since)
+
+
+def shipping_fault(db: Database, *, now: float, limits: Limits) -> str:
+    """Why what the store holds is too old to judge by; empty when it is not."""
+    through = store.read_mark(db, store.SHIPPED_THROUGH)
+    if through is None:
+        return "no log has been shipped yet: is the control service up?"
+    if now - through > limits.lag_s:
+        return f"the shipper is {now - through:.1f} s behind (at most {limits.lag_s:g} s)"
+    return ""
+
+
+def _check_weight(admin: Admin, poll: Poll, stage: Stage, metrics: set[str], *, now: float) -> float:
+    """The weight in force. If it is not the stage's, this poll is discarded and evidence starts anew from
+    now."""
+    wanted = stage.weight_pct if stage.kind == "canary" and stage.weight_pct is not None else None
+    try:
+        weight_pct = admin.weight_pct()
+        why = f"the canary's weight is {weight_pct:g} %, not {wanted:g} %" if wanted is not None else ""
+        is_right = wanted is None or abs(weight_pct - wanted) <= _WEIGHT_TOLERANCE_PCT
+    except TrafficError as error:
+        weight_pct, is_right, why = stage.weight_pct or 0.0, False, f"the weight cannot be read back: {error}"
+    if not is_right:
+        poll.discard(metrics, why, now=now)
+    return weight_pct
+
+
+def _add_requests(
+    db: Database, poll: Poll, stage: Stage, metrics: set[str], *, record: RolloutRecord, weight_pct: float
+) -> None:
+    """Sample ratio and share of slow requests, over units whose first request is new."""
+    cursor = poll.cursor
+    found, seq = queries.first_requests(
+        db,
+        since=record.created_at,
+        settled_at=cursor.settled_at,
+        after_seq=cursor.requests_seq,
+        limit=LIMIT,
+    )
+    poll.cursor = replace(cursor, requests_seq=seq)
+    by_variant = {name: [one for one in found if one.assigned == name] for name in _VARIANTS}
+    if stage.kind == "canary":
+        sizes = {name: len(by_variant[name]) for name in _VARIANTS}
+        poll.blocks[SAMPLE_RATIO] = AssignmentBlock(sizes["canary"], sizes["stable"], weight_pct)
+    else:
+        by_variant = {"canary": list(found), "stable": []}
+    budget_ms = slow_budget_ms(stage)
+    if budget_ms is not None:
+        slow = {name: sum(one.duration_ms > budget_ms for one in by_variant[name]) for name in _VARIANTS}
+        poll.blocks["slow_share"] = CountBlock(
+            slow["canary"], len(by_variant["canary"]), slow["stable"], len(by_variant["stable"])
+        )
+
+
+def slow_budget_ms(stage: Stage) -> float | None:
+    """The latency budget of the stage's gates on `slow_share` (a policy has one); None without such a
+    gate."""
+    budgets = [gate.budget_ms for gate in stage.gates if gate.metric == "slow_share"]
+    return budgets[0] if budgets else None
+
+
+def _add_utility(
+    db: Database,
+    poll: Poll,
+    *,
+    record: RolloutRecord,
+    policy: RolloutPolicy,
+    utility: UtilitySpec,
+    now: float,
+    limits: Limits,
+) -> None:
+    """Payoffs of the units that have matured since the cursor; withheld, not consumed, while outcomes are
+    missing."""
+    cursor = poll.cursor
+    shipped = store.read_mark(db, store.SHIPPED_THROUGH)
+    watermark = store.watermark(db)
+    feed_s = 2 * policy.maturity_s + 5 if limits.feed_s is None else limits.feed_s
+    if watermark is None or now - watermark > feed_s:
+        stands = "has never been set" if watermark is None else f"is {now - watermark:.1f} s old"
+        poll.missing["utility"] = f"the outcome feed's watermark {stands} (at most {feed_s:g} s)"
+        return
+    through = min(now - policy.maturity_s, watermark, now if shipped is None else shipped)
+    window = queries.first_decisions(
+        db,
+        since=record.created_at,
+        settled_at=cursor.settled_at,
+        after=cursor.decided_through,
+        through=through,
+        limit=LIMIT,
+    )
+    try:
+        found = realise(window.rows, utility)
+    except UtilityError as error:
+        poll.missing["utility"] = f"a decision cannot be priced: {error}"
+        return
+    needed = {name: cursor.needed.get(name, 0) + found.needed[name] for name in _VARIANTS}
+    unresolved = {name: cursor.unresolved.get(name, 0) + found.unresolved[name] for name in _VARIANTS}
+    why = _unresolved_fault(needed, unresolved)
+    if why:
+        poll.missing["utility"] = why
+        return
+    poll.blocks["utility"] = UtilityBlock(found.utilities["canary"], found.utilities["stable"])
+    poll.cursor = replace(
+        cursor,
+        decided_through=max(cursor.decided_through, window.through),
+        needed=needed,
+        unresolved=unresolved,
+    )
+
+
+def _unresolved_fault(needed: Mapping[str, int], unresolved: Mapping[str, int]) -> str:
+    """Whether too many matured decisions lack their outcome: of both arms together, or clearly of one."""
+    arms = [("both arms", sum(needed.values()), sum(unresolved.values()))]
+    for name in _VARIANTS:
+        if unresolved[name] >= _UNRESOLVED_IN_ONE_ARM:
+            arms.append((name, needed[name], unresolved[name]))
+    for name, total, without in arms:
+        if without > UNRESOLVED_SHARE * total:
+            share = f"{without} of {total} matured decisions of {name}"
+            return f"{share} have no outcome (at most {UNRESOLVED_SHARE:.0%})"
+    return ""

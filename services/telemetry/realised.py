@@ -1,0 +1,86 @@
+"""Realised utility of decided units: row + action + outcome, priced by the one reference in policies.utility.
+
+A decision whose payoff needs an outcome that is not there (or is none of the spec's) is unresolved: never
+zero.
+Must never import: sqlalchemy, flows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from policies.utility import UtilitySpec, outcome_free, realised_utility
+from services.store.evidence import DecidedUnit
+
+
+@dataclass(frozen=True)
+class Realised:
+    """Utilities in the order of the units, (k,) by variant, and the counts that say how complete they are.
+
+    `needed`: units whose payoff needs an outcome; `unresolved`: those of them without one, and units whose
+    row or action cannot be priced at all.
+    """
+
+    utilities: dict[str, NDArray[np.float64]]
+    needed: dict[str, int]
+    unresolved: dict[str, int]
+
+
+def realise(units: Sequence[DecidedUnit], utility: UtilitySpec) -> Realised:
+    """Price the units. Raises UtilityError where a payoff leaves its declared range."""
+    actions = {name: index for index, name in enumerate(utility.actions)}
+    outcomes = {name: index for index, name in enumerate(utility.outcomes)}
+    rows = [orjson.loads(unit.row) for unit in units]
+    values = [[_number(row.get(name)) for name in utility.fields] for row in rows]
+    can_be_priced = np.array(
+        [unit.action in actions and None not in value for unit, value in zip(units, values, strict=True)],
+        bool,
+    )
+    kept = np.flatnonzero(can_be_priced)
+    chosen = [units[row] for row in kept.tolist()]
+    variants = np.array([unit.assigned for unit in units], dtype=object)
+    if not kept.size:
+        return _by_variant(variants, np.empty(len(units)), ~can_be_priced, ~can_be_priced)
+
+    columns = {
+        name: np.array([values[row][at] for row in kept], dtype=np.float64)
+        for at, name in enumerate(utility.fields)
+    }
+    # A spec of constants reads no field, and still needs to know how many rows there are.
+    columns = columns or {"": np.zeros(kept.size)}
+    payoffs = utility.payoffs(columns)
+    taken = np.array([actions[unit.action] for unit in chosen], dtype=np.intp)
+    came = np.array([outcomes.get(unit.outcome or "", -1) for unit in chosen], dtype=np.intp)
+    is_free = outcome_free(payoffs)[np.arange(kept.size), taken]
+    is_resolved = is_free | (came >= 0)
+    earned = np.zeros(len(units))
+    earned[kept[is_resolved]] = realised_utility(payoffs[is_resolved], taken[is_resolved], came[is_resolved])
+    needed = ~can_be_priced
+    needed[kept[~is_free]] = True
+    unresolved = ~can_be_priced
+    unresolved[kept[~is_resolved]] = True
+    return _by_variant(variants, earned, needed, unresolved)
+
+
+def _by_variant(
+    variants: NDArray[np.object_],
+    earned: NDArray[np.float64],
+    needed: NDArray[np.bool_],
+    unresolved: NDArray[np.bool_],
+) -> Realised:
+    masks = {name: variants == name for name in ("canary", "stable")}
+    return Realised(
+        utilities={name: earned[mask & ~unresolved] for name, mask in masks.items()},
+        needed={name: int((mask & needed).sum()) for name, mask in masks.items()},
+        unresolved={name: int((mask & unresolved).sum()) for name, mask in masks.items()},
+    )
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        return None
+    return float(value)
