@@ -1,7 +1,7 @@
 """What one poll brought: counts, payoffs and measurements, by assigned variant, each unit once.
 
 Rule 1: a block holds what is NEW since the last poll, in time order; whoever gathers it keeps the cursor.
-Rule 2: a metric without evidence is absent from `blocks` and named in `missing` with the reason; never a zero.
+Rule 2: a metric without evidence is absent from `blocks` and named in `missing` with why; it is never a zero.
 Source: gates.md semantics 7 to 9. Must never import: anything that reads a clock, a file or a network.
 """
 

@@ -213,8 +213,8 @@ def initial(policy: RolloutPolicy, now: float) -> Moved:
 def step(policy: RolloutPolicy, state: RolloutState, verdict: Verdict, now: float) -> Moved:
     """Apply a verdict on the current stage.
 
-    Held or frozen rollouts do not advance; a frozen one does not move at all (its weight is 0 already); a held
-    one still rolls back on evidence, but not for having waited too long. Raises IllegalTransition.
+    Held or frozen rollouts do not advance; a frozen one does not move at all (its weight is 0 already); a
+    held one still rolls back on evidence, but not for having waited too long. Raises IllegalTransition.
     """
     event = _VERDICT_EVENTS[verdict.decision]
     _look_up(state, event)

@@ -1,6 +1,6 @@
 """What a stage's evidence came to: advance, hold or roll back, with a closed reason and every gate's numbers.
 
-Rule 1: nothing here holds a NaN or an infinity; a number that is not finite is an error of the gate, in words.
+Rule 1: nothing here holds a NaN or an infinity; a number that is not finite is the gate's error, in words.
 Rule 2: a reason is one of `ReasonCode`; free text goes into `detail`, never the other way round.
 Source: design.md section 6, gates.md semantics 1 and 5. Must never import: anything but the standard library.
 """
@@ -87,7 +87,8 @@ class GateResult:
     """One gate at one poll.
 
     observed, bound and interval are in the metric's own unit; log_e against log_limit is the evidence for
-    passing; rollback_log_e against rollback_log_limit is the evidence for failing, at every status. detail says in plain words how much more is needed.
+    passing; rollback_log_e against rollback_log_limit is the evidence for failing, at every status.
+    detail says in plain words how much more is needed.
     Raises VerdictError on a number that is not finite.
     """
 

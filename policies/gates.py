@@ -1,0 +1,282 @@
+"""The gates: offline stages judged from measurements, live ones by the book of e-processes kept over a rollout.
+
+Rule 1: missing, NaN or too little evidence is never a pass.
+Rule 2: `observe` takes evidence in, `judge` only looks: called twice it says the same.
+Rule 3: the rules are frozen when the rollout starts; a stored book opens only with the policy it was made for.
+Source: gates.md semantics 1 to 10. Must never import: anything that does I/O or reads a clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from policies.evidence import Alarm, AssignmentBlock, Measured, PollEvidence
+from policies.gate_evidence import GateError, GateEvidence, kind_of
+from policies.metrics import METRICS
+from policies.offline_gates import judge_measured
+from policies.rollout_policy import Gate, RolloutPolicy, Stage
+from policies.stage_verdict import Clock, Judged, decide
+from policies.statistics import EITHER, ShareTest
+from policies.verdict import GateResult, GateStatus, ReasonCode, Verdict
+
+__all__ = ["GateBook", "GateError", "Measured", "judge_measured"]
+
+SAMPLE_RATIO_ALPHA = 0.001
+_RATIO_LIMIT = -math.log(SAMPLE_RATIO_ALPHA)
+
+
+class GateBook:
+    """All live e-processes of one rollout. Mutable; every change comes through `enter_stage` and `observe`."""
+
+    def __init__(self, policy: RolloutPolicy, payoff_range: tuple[float, float] | None) -> None:
+        gates = policy.live_gates
+        if payoff_range is None and any(kind_of(gate) == "utility" for gate in gates):
+            raise GateError("'payoff_range' must be the utility spec's range: a live gate compares utility")
+        low, high = payoff_range or (0.0, 1.0)
+        if not low < high:
+            raise GateError(f"'payoff_range' must be (low, high) with low < high: {(low, high)}")
+        self.policy = policy
+        self.payoff_range = (float(low), float(high))
+        self.stage_name: str | None = None
+        self.gates = {gate.name: self._evidence_of(gate) for gate in gates}
+        self.missing: dict[str, str] = {}
+        self.alarms: list[Alarm] = []
+        self._start_ratio()
+
+    @classmethod
+    def start(cls, policy: RolloutPolicy, *, payoff_range: tuple[float, float] | None = None) -> GateBook:
+        """A fresh book. payoff_range: the utility spec's (low, high), needed where a live gate compares utility.
+
+        Raises GateError.
+        """
+        return cls(policy, payoff_range)
+
+    def _evidence_of(self, gate: Gate) -> GateEvidence:
+        policy = self.policy
+        planned = sum(any(one.name == gate.name for one in stage.gates) for stage in policy.live_stages)
+        alpha = policy.alpha_of(gate.name)
+        return GateEvidence(gate, alpha, policy.alpha_advance, planned, self.payoff_range)
+
+    def _start_ratio(self) -> None:
+        self.ratio = ShareTest(1.0, EITHER)
+        self.ratio_units = [0, 0]
+
+    def enter_stage(self, stage_name: str) -> None:
+        """Start the processes of a live stage; again for the same stage changes nothing. Raises GateError."""
+        if stage_name == self.stage_name:
+            return
+        names = [stage.name for stage in self.policy.live_stages]
+        if stage_name not in names:
+            raise GateError(f"'stage_name' must be one of {', '.join(names)}: {stage_name!r}")
+        if self.stage_name is not None and names.index(stage_name) < names.index(self.stage_name):
+            raise GateError(f"stage {stage_name!r} lies before {self.stage_name!r}; a rollout goes one way")
+        for evidence in self.gates.values():
+            evidence.leave_stage()
+        stage = self.policy.stage(stage_name)
+        for gate in stage.gates:
+            self.gates[gate.name].enter_stage(stage.weight_pct)
+        self.stage_name, self.missing = stage_name, {}
+        self._start_ratio()
+
+    def observe(self, evidence: PollEvidence) -> None:
+        """Take one poll in. Blocks taken at another weight than the stage's are refused and count as missing.
+
+        Raises GateError before a stage was entered, or for a block of the wrong kind.
+        """
+        stage = self._stage()
+        self.alarms += [alarm for alarm in evidence.alarms if alarm not in self.alarms]
+        self.missing = dict(evidence.missing)
+        if stage.weight_pct is not None and abs(evidence.weight_pct - stage.weight_pct) > 1e-6:
+            why = f"the poll was taken at {evidence.weight_pct:g} %, the stage is at {stage.weight_pct:g} %"
+            self.missing.update({gate.metric: why for gate in stage.gates})
+            return
+        for gate in stage.gates:
+            block = evidence.blocks.get(gate.metric)
+            if block is not None:
+                self.gates[gate.name].observe(block)
+        for block in evidence.blocks.values():
+            if isinstance(block, AssignmentBlock):
+                self.ratio.update(block.canary_units, block.stable_units, w=block.weight_pct / 100)
+                self.ratio_units[0] += block.canary_units
+                self.ratio_units[1] += block.stable_units
+
+    def _stage(self) -> Stage:
+        if self.stage_name is None:
+            raise GateError("no stage was entered yet")
+        return self.policy.stage(self.stage_name)
+
+    def judge(self, stage_name: str, *, at: float, entered_at: float, extended: bool) -> Verdict:
+        """The verdict on the current stage at epoch seconds `at`; changes nothing. Raises GateError."""
+        stage = self._stage()
+        if stage_name != stage.name:
+            raise GateError(f"'stage_name' must be the current stage {stage.name!r}: {stage_name!r}")
+        clock = Clock(at, entered_at, extended)
+        judged = tuple(self._judged(gate, clock) for gate in stage.gates)
+        ratio = self._ratio_result(stage, clock) if stage.kind == "canary" else None
+        return decide(stage, judged, ratio=ratio, alarms=self.alarms, clock=clock)
+
+    def _absent(self, gate: Gate) -> str | None:
+        """Why the gate's source has nothing now; a reason that names no metric is every gate's."""
+        if gate.metric in self.missing:
+            return self.missing[gate.metric]
+        general = [f"{key}: {why}" for key, why in self.missing.items() if key not in METRICS]
+        return "; ".join(general) or None
+
+    def _judged(self, gate: Gate, clock: Clock) -> Judged:
+        evidence, absent = self.gates[gate.name], self._absent(gate)
+        observed, interval = evidence.observed()
+        status, detail, wait_s = _status(evidence, gate, absent=absent, clock=clock)
+        result = GateResult(
+            gate=gate.name,
+            metric=gate.metric,
+            status=status,
+            observed=observed,
+            bound=gate.bound if gate.compare_to == "bound" else _comparison_bound(gate),
+            n=evidence.tally.canary_n,
+            window=f"{self.stage_name}, {clock.elapsed_s:.0f} s",
+            log_e=_finite(evidence.advance_log_e),
+            log_limit=evidence.advance_limit,
+            detail=detail,
+            interval=interval,
+            rollback_log_e=_finite(evidence.rollback_log_e),
+            rollback_log_limit=evidence.rollback_limit,
+            required=gate.required,
+        )
+        return Judged(gate, result, absent, wait_s)
+
+    def _ratio_result(self, stage: Stage, clock: Clock) -> GateResult:
+        canary, stable = self.ratio_units
+        n, log_e = canary + stable, _finite(self.ratio.log_e)
+        if n == 0:
+            status, detail = GateStatus.NO_DATA, "sample ratio: no assigned units were counted"
+        elif log_e >= _RATIO_LIMIT:
+            status = GateStatus.FAIL
+            detail = (
+                f"sample ratio: {canary} of {n} units are the canary's, not {stage.weight_pct:g} %; "
+                "find out why before anything advances"
+            )
+        else:
+            status, detail = GateStatus.PASS, f"{canary} of {n} units"
+        return GateResult(
+            gate="sample-ratio",
+            metric="sample_ratio",
+            status=status,
+            observed=canary / n if n else None,
+            bound=(stage.weight_pct or 0.0) / 100,
+            n=n,
+            window=f"{stage.name}, {clock.elapsed_s:.0f} s",
+            log_e=None,
+            log_limit=None,
+            detail=detail,
+            rollback_log_e=log_e,
+            rollback_log_limit=_RATIO_LIMIT,
+            required=False,
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Everything, JSON-safe; `from_json` gives a book that judges identically."""
+        return {
+            "v": 1,
+            "policy": self.policy.digest,
+            "payoff_range": list(self.payoff_range),
+            "stage": self.stage_name,
+            "gates": {name: evidence.to_json() for name, evidence in self.gates.items()},
+            "ratio": self.ratio.to_json(),
+            "ratio_units": list(self.ratio_units),
+            "missing": dict(self.missing),
+            "alarms": [{"reason": alarm.reason.value, "detail": alarm.detail} for alarm in self.alarms],
+        }
+
+    @classmethod
+    def from_json(cls, policy: RolloutPolicy, obj: Mapping[str, object]) -> GateBook:
+        """Read back what `to_json` wrote. Raises GateError, also where the policy is not the one it was made for."""
+        try:
+            if obj["policy"] != policy.digest:
+                raise GateError(f"the book was made for policy {obj['policy']}, not for {policy.digest}")
+            ends = _list(obj["payoff_range"])
+            book = cls(policy, (float(str(ends[0])), float(str(ends[1]))))
+            book.stage_name = None if obj["stage"] is None else str(obj["stage"])
+            weight_pct = None if book.stage_name is None else policy.stage(book.stage_name).weight_pct
+            for name, stored in _mapping(obj["gates"]).items():
+                book.gates[name].restore(_mapping(stored), weight_pct)
+            book.ratio.restore(_mapping(obj["ratio"]))
+            book.ratio_units = [int(str(units)) for units in _list(obj["ratio_units"])]
+            book.missing = {str(key): str(why) for key, why in _mapping(obj["missing"]).items()}
+            for stored in _list(obj["alarms"]):
+                alarm = _mapping(stored)
+                book.alarms.append(Alarm(ReasonCode(str(alarm["reason"])), str(alarm["detail"])))
+        except (KeyError, TypeError, IndexError) as error:
+            raise GateError(f"not a stored book of gates: {error!r}") from error
+        except ValueError as error:
+            raise (
+                error if isinstance(error, GateError) else GateError(f"not a stored book: {error}")
+            ) from error
+        return book
+
+
+def _status(
+    evidence: GateEvidence, gate: Gate, *, absent: str | None, clock: Clock
+) -> tuple[GateStatus, str, float | None]:
+    """A gate's status, what it says in words, and about how many seconds it still wants."""
+    if evidence.rollback_log_e >= evidence.rollback_limit:
+        return GateStatus.FAIL, _failure(gate), None
+    if evidence.error is not None:
+        return GateStatus.ERROR, f"evidence is unusable: {evidence.error}", None
+    if absent is not None:
+        return GateStatus.NO_DATA, f"has no evidence now: {absent}", None
+    n = evidence.tally.canary_n
+    if n == 0:
+        return GateStatus.NO_DATA, "has no data yet", None
+    if evidence.advance_log_e >= evidence.advance_limit and n >= gate.min_samples:
+        return GateStatus.PASS, _success(gate), 0.0
+    more = evidence.more_wanted()
+    what = "requests" if kind_of(gate) == "proportion" else "units"
+    arm = "canary " if gate.compare_to == "champion" or clock.at else ""
+    if more is None:
+        return GateStatus.INCONCLUSIVE, "is open: at the present estimate it would not pass", None
+    wait_s = more * clock.elapsed_s / n if clock.elapsed_s else None
+    detail = f"needs about {more:,} more {arm}{what}"
+    if wait_s is not None:
+        detail += f" ({wait_s:.0f} s)"
+    return GateStatus.INCONCLUSIVE, detail, wait_s
+
+
+def _failure(gate: Gate) -> str:
+    if gate.compare_to == "bound":
+        word = "above" if gate.max is not None else "below"
+        return f"is {word} its bound"
+    unit = " times" if kind_of(gate) == "proportion" else ""
+    return f"is worse than stable by more than {gate.tolerance:g}{unit}"
+
+
+def _success(gate: Gate) -> str:
+    if gate.compare_to == "bound":
+        return "is within its bound"
+    return f"is not worse than stable by {gate.ni_margin:g}" + (
+        " times" if kind_of(gate) == "proportion" else ""
+    )
+
+
+def _comparison_bound(gate: Gate) -> float | None:
+    """What the observed value must show: a difference above −niMargin, or a ratio below niMargin."""
+    if gate.ni_margin is None:
+        return None
+    return -gate.ni_margin if kind_of(gate) == "utility" else gate.ni_margin
+
+
+def _finite(log_e: float) -> float:
+    """log E for display and storage; E = 0 is shown as e^-1000."""
+    return min(max(log_e, -1000.0), 1e6)
+
+
+def _mapping(obj: object) -> Mapping[str, object]:
+    if not isinstance(obj, Mapping):
+        raise TypeError(f"must be a mapping: {obj!r}")
+    return obj
+
+
+def _list(obj: object) -> list[object]:
+    if not isinstance(obj, list):
+        raise TypeError(f"must be a list: {obj!r}")
+    return obj
