@@ -10,6 +10,7 @@ numpy only: must never import torch.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ class Architecture:
             f"embedding.{j}": pair
             for j, pair in enumerate(zip(self.cardinalities, self.embeddings, strict=True))
         }
-        for i, (inward, outward) in enumerate(zip(self.widths[:-1], self.widths[1:], strict=True)):
+        for i, (inward, outward) in enumerate(pairwise(self.widths)):
             shapes[f"layer.{i}.weight"] = (outward, inward)
             shapes[f"layer.{i}.bias"] = (outward,)
         return shapes
