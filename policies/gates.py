@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from policies.evidence import Alarm, AssignmentBlock, Measured, PollEvidence
+from policies.evidence import SAMPLE_RATIO, Alarm, AssignmentBlock, Measured, PollEvidence
 from policies.gate_evidence import GateError, GateEvidence, kind_of
 from policies.metrics import METRICS
 from policies.offline_gates import judge_measured
@@ -24,6 +24,8 @@ __all__ = ["GateBook", "GateError", "Measured", "judge_measured"]
 
 SAMPLE_RATIO_ALPHA = 0.001
 _RATIO_LIMIT = -math.log(SAMPLE_RATIO_ALPHA)
+_SOURCES = frozenset({SAMPLE_RATIO, *METRICS})
+_WEIGHT_TOLERANCE_PCT = 0.02  # the proxy's weights are hundredths of a per cent
 
 
 class GateBook:
@@ -45,12 +47,14 @@ class GateBook:
         self._start_ratio()
 
     @classmethod
-    def start(cls, policy: RolloutPolicy, *, payoff_range: tuple[float, float] | None = None) -> GateBook:
-        """A fresh book. payoff_range: the utility spec's (low, high), needed where a live gate compares utility.
+    def start(cls, policy: RolloutPolicy, payoff_range: tuple[float, float] | None = None) -> GateBook:
+        """A fresh book, in the first live stage.
 
-        Raises GateError.
+        payoff_range: the utility spec's (low, high), needed where a live gate compares utility. Raises GateError.
         """
-        return cls(policy, payoff_range)
+        book = cls(policy, payoff_range)
+        book.enter_stage(policy.live_stages[0].name)
+        return book
 
     def _evidence_of(self, gate: Gate) -> GateEvidence:
         policy = self.policy
@@ -87,9 +91,14 @@ class GateBook:
         stage = self._stage()
         self.alarms += [alarm for alarm in evidence.alarms if alarm not in self.alarms]
         self.missing = dict(evidence.missing)
-        if stage.weight_pct is not None and abs(evidence.weight_pct - stage.weight_pct) > 1e-6:
+        if (
+            stage.weight_pct is not None
+            and abs(evidence.weight_pct - stage.weight_pct) > _WEIGHT_TOLERANCE_PCT
+        ):
             why = f"the poll was taken at {evidence.weight_pct:g} %, the stage is at {stage.weight_pct:g} %"
-            self.missing.update({gate.metric: why for gate in stage.gates})
+            self.missing.update(
+                {name: why for name in (SAMPLE_RATIO, *(gate.metric for gate in stage.gates))}
+            )
             return
         for gate in stage.gates:
             block = evidence.blocks.get(gate.metric)
@@ -120,7 +129,7 @@ class GateBook:
         """Why the gate's source has nothing now; a reason that names no metric is every gate's."""
         if gate.metric in self.missing:
             return self.missing[gate.metric]
-        general = [f"{key}: {why}" for key, why in self.missing.items() if key not in METRICS]
+        general = [f"{key}: {why}" for key, why in self.missing.items() if key not in _SOURCES]
         return "; ".join(general) or None
 
     def _judged(self, gate: Gate, clock: Clock) -> Judged:
@@ -148,7 +157,9 @@ class GateBook:
     def _ratio_result(self, stage: Stage, clock: Clock) -> GateResult:
         canary, stable = self.ratio_units
         n, log_e = canary + stable, _finite(self.ratio.log_e)
-        if n == 0:
+        if SAMPLE_RATIO in self.missing:
+            status, detail = GateStatus.NO_DATA, f"sample ratio: {self.missing[SAMPLE_RATIO]}"
+        elif n == 0:
             status, detail = GateStatus.NO_DATA, "sample ratio: no assigned units were counted"
         elif log_e >= _RATIO_LIMIT:
             status = GateStatus.FAIL
@@ -232,11 +243,10 @@ def _status(
         return GateStatus.PASS, _success(gate), 0.0
     more = evidence.more_wanted()
     what = "requests" if kind_of(gate) == "proportion" else "units"
-    arm = "canary " if gate.compare_to == "champion" or clock.at else ""
     if more is None:
         return GateStatus.INCONCLUSIVE, "is open: at the present estimate it would not pass", None
     wait_s = more * clock.elapsed_s / n if clock.elapsed_s else None
-    detail = f"needs about {more:,} more {arm}{what}"
+    detail = f"needs about {more:,} more canary {what}"
     if wait_s is not None:
         detail += f" ({wait_s:.0f} s)"
     return GateStatus.INCONCLUSIVE, detail, wait_s
