@@ -43,6 +43,8 @@ INCLUDED_SOURCES = (
     "services/data/contract.py",
     "services/data/custom_properties.py",
     "services/data/odcs_schema.py",
+    "services/data/read_columns.py",
+    "services/data/read_rules.py",
     "services/serving/__init__.py",
     "services/serving/decide_endpoint.py",
     "services/serving/decider.py",
