@@ -48,6 +48,7 @@ from services.reports.stage_report import LIVE_KINDS, Kind, ReportLink
 SAMPLE_ROWS, SAMPLE_SEED = 20_000, 20_261_101
 LIVE_ROWS = 5_000
 MAX_LEVELS = 60
+MIN_DRIFT_ROWS = 20
 _DRIFT: dict[str, Any] = {"num_method": "wasserstein", "num_threshold": 0.1, "cat_method": "jensenshannon"}
 _DRIFT["cat_threshold"] = 0.1
 _TEST_STATUS = {
@@ -258,8 +259,8 @@ def _live(
 ) -> tuple[pd.DataFrame, pd.DataFrame | None, list[Any]]:
     columns = ["score", "action"]
     current = _sample(current[columns], LIVE_ROWS).assign(action=lambda f: f["action"].astype(str))
-    if reference is None:
-        return current, None, [DataSummaryPreset()]
+    if reference is None or min(len(current), len(reference)) < MIN_DRIFT_ROWS:
+        return current, None, []
     reference = _sample(reference[columns], LIVE_ROWS).assign(action=lambda f: f["action"].astype(str))
     drift = [
         ValueDrift(column="score", method=_DRIFT["num_method"], threshold=_DRIFT["num_threshold"]),
