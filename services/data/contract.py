@@ -17,7 +17,7 @@ from services.data.odcs_schema import schema_issues
 from services.data.read_columns import read_columns
 from services.data.read_rules import read_rules
 
-__all__ = ["Bound", "Column", "DataContract", "Kind", "QualityRule", "Role", "load_contract"]
+__all__ = ["Bound", "Column", "DataContract", "Kind", "QualityRule", "Role", "load_contract", "read_contract"]
 
 VERSIONS = ("v3.1.0", "v3.2.0")
 
@@ -73,7 +73,11 @@ def load_contract(text: str, source: str) -> DataContract:
 
     Raises policies.yaml_source.PolicyError with every error found, each as file:line:column.
     """
-    document = load_document(text, source)
+    return read_contract(load_document(text, source))
+
+
+def read_contract(document: Document) -> DataContract:
+    """As load_contract, from a document that is parsed already."""
     issues, is_readable = schema_issues(document)
     issues += name_issues(document)
     if is_readable:

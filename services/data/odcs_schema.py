@@ -26,9 +26,10 @@ def schema_issues(document: Document) -> tuple[list[Issue], bool]:
     unknown = dict(_unknown_keys(document.data, (_schema(),), ()))
     issues = [_unknown_issue(document, path, known) for path, known in unknown.items()]
     owners = {path[:-1] for path in unknown}
-    other = [e for e in _validator().iter_errors(document.data) if e.kind.name not in _KEY_ERRORS]
+    errors = list(_validator().iter_errors(document.data))
+    other = [e for e in errors if e.kind.name not in _KEY_ERRORS]
     faulty = {tuple(e.instance_path) for e in other} | owners
-    for error in _validator().iter_errors(document.data):
+    for error in errors:
         path = tuple(error.instance_path)
         if error.kind.name in _KEY_ERRORS and not any(p[: len(path)] == path for p in faulty):
             issues += [
