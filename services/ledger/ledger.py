@@ -100,6 +100,12 @@ def entries(
     return tuple(_entry(row) for row in _rows(db, after=after, rollout_id=rollout_id, kind=kind))
 
 
+def latest(db: Database, rollout_id: str, kind: str) -> LedgerEntry | None:
+    """The last entry of a kind in a rollout; None if there is none."""
+    row = ledger_rows.latest(db, rollout_id=rollout_id, kind=kind)
+    return None if row is None else _entry(row)
+
+
 def verify(db: Database, *, expected: LedgerHead | None = None) -> LedgerCheck:
     """Recompute the whole chain and compare it with the head file and with `expected` (a head kept
     elsewhere).

@@ -152,7 +152,8 @@ def read_mark(db: Database, name: str) -> float | None:
 
 
 def set_watermark(db: Database, watermark: float, *, at: float) -> None:
-    """All outcomes of decisions before this instant (epoch s) have been delivered; it never goes back."""
+    """All outcomes that happened at or before this instant (epoch s) have been delivered; it never goes
+    back."""
     with db.write() as connection:
         raise_mark(connection, OUTCOMES_WATERMARK, watermark, at=at)
 

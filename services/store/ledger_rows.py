@@ -52,6 +52,15 @@ def rows_after(
         return tuple(_row(row) for row in found)
 
 
+def latest(db: Database, *, rollout_id: str, kind: str) -> LedgerRow | None:
+    """The last row of a kind in a rollout."""
+    table = tables.ledger
+    query = select(table).where(table.c.rollout_id == rollout_id, table.c.kind == kind)
+    with db.read() as connection:
+        row = connection.execute(query.order_by(table.c.seq.desc()).limit(1)).one_or_none()
+    return None if row is None else _row(row)
+
+
 def _last(connection: Connection) -> LedgerRow | None:
     query = select(tables.ledger).order_by(tables.ledger.c.seq.desc()).limit(1)
     row = connection.execute(query).one_or_none()

@@ -57,6 +57,14 @@ def open_orders(db: Database, rollout_id: str) -> tuple[Order, ...]:
         return tuple(_order(row) for row in connection.execute(query))
 
 
+def of_rollout(db: Database, rollout_id: str) -> tuple[Order, ...]:
+    """All orders that the rollout was ever given, oldest first."""
+    table = tables.orders
+    query = select(table).where(table.c.rollout_id == rollout_id).order_by(table.c.id)
+    with db.read() as connection:
+        return tuple(_order(row) for row in connection.execute(query))
+
+
 def take(db: Database, order_id: int, *, at: float) -> bool:
     """Mark an order as taken; False when it was taken already (by another controller) or does not exist."""
     table = tables.orders

@@ -249,7 +249,9 @@ def _add_utility(
         stands = "has never been set" if watermark is None else f"is {now - watermark:.1f} s old"
         poll.missing["utility"] = f"the outcome feed's watermark {stands} (at most {feed_s:g} s)"
         return
-    through = min(now - policy.maturity_s, watermark, now if shipped is None else shipped)
+    # The watermark is in the time of outcomes: a decision is complete once its outcome could have come by
+    # then.
+    through = min(min(now, watermark) - policy.maturity_s, now if shipped is None else shipped)
     window = queries.first_decisions(
         db,
         since=record.created_at,

@@ -32,6 +32,21 @@ class Realised:
 
 def realise(units: Sequence[DecidedUnit], utility: UtilitySpec) -> Realised:
     """Price the units. Raises UtilityError where a payoff leaves its declared range."""
+    earned, needed, unresolved = _price(units, utility)
+    variants = np.array([unit.assigned for unit in units], dtype=object)
+    return _by_variant(variants, earned, needed, unresolved)
+
+
+def price_each(units: Sequence[DecidedUnit], utility: UtilitySpec) -> NDArray[np.float64]:
+    """What each unit earned, (n,), NaN where it is unresolved. Raises UtilityError as `realise` does."""
+    earned, _, unresolved = _price(units, utility)
+    return np.where(unresolved, np.nan, earned)
+
+
+def _price(
+    units: Sequence[DecidedUnit], utility: UtilitySpec
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
+    """What each unit earned, whether it needs an outcome, and whether it is unresolved; each (n,)."""
     actions = {name: index for index, name in enumerate(utility.actions)}
     outcomes = {name: index for index, name in enumerate(utility.outcomes)}
     rows = [orjson.loads(unit.row) for unit in units]
@@ -42,9 +57,8 @@ def realise(units: Sequence[DecidedUnit], utility: UtilitySpec) -> Realised:
     )
     kept = np.flatnonzero(can_be_priced)
     chosen = [units[row] for row in kept.tolist()]
-    variants = np.array([unit.assigned for unit in units], dtype=object)
     if not kept.size:
-        return _by_variant(variants, np.empty(len(units)), ~can_be_priced, ~can_be_priced)
+        return np.zeros(len(units)), ~can_be_priced, ~can_be_priced
 
     columns = {
         name: np.array([values[row][at] for row in kept], dtype=np.float64)
@@ -63,7 +77,7 @@ def realise(units: Sequence[DecidedUnit], utility: UtilitySpec) -> Realised:
     needed[kept[~is_free]] = True
     unresolved = ~can_be_priced
     unresolved[kept[~is_resolved]] = True
-    return _by_variant(variants, earned, needed, unresolved)
+    return earned, needed, unresolved
 
 
 def _by_variant(

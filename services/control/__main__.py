@@ -1,0 +1,101 @@
+"""Runs the control service of one home: HTTP, the weight sender, the shipper. Started by the supervisor.
+
+`python -m services.control --home DIR --base-port N`. Whatever part fails for good ends the process, so that
+it is started anew as a whole; until then the proxy is back on stable by itself.
+Must never import: sqlalchemy, flows.
+"""
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import uvicorn
+
+from services.control import token
+from services.control.service import control_app
+from services.control.state import ControlState
+from services.control.token import TokenError
+from services.home import LOOPBACK, Home, Ports
+from services.store.database import StoreError, open_database
+from services.telemetry.events import log_event
+from services.telemetry.shipper import Shipper, run_shipper
+from services.traffic.errors import TrafficError
+from services.traffic.rtds import WeightServer
+
+LOGGER = logging.getLogger("services.control")
+SHIP_INTERVAL_S = 0.25
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run until SIGTERM or SIGINT; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m services.control", description=__doc__)
+    parser.add_argument("--home", type=Path, required=True, help="state directory")
+    parser.add_argument("--base-port", type=int, required=True, help="first port of the home's block")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s level=%(levelname)s logger=%(name)s %(message)s",
+    )
+    home = Home(arguments.home.resolve(), Ports(arguments.base_port))
+    try:
+        return _run(home)
+    except (StoreError, TokenError, TrafficError, OSError) as error:
+        log_event(LOGGER, "control_failed", level=logging.ERROR, error=type(error).__name__, why=error)
+        return 1
+
+
+def _run(home: Home) -> int:
+    secret = token.load_or_create(home.token_file)
+    db = open_database(home.database_url)
+    state = ControlState(home, db, clock=time.time)
+    config = uvicorn.Config(
+        control_app(state, secret),
+        host=LOOPBACK,
+        port=home.ports.control,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=2,
+    )
+    server = uvicorn.Server(config)
+    weights = WeightServer(
+        home.ports.rtds,
+        state.reader,
+        on_error=lambda why: log_event(LOGGER, "weight_read_failed", level=logging.ERROR, why=why),
+    )
+    shipper = Shipper(db, home.decision_logs, home.access_log, clock=time.time)
+    stop = threading.Event()
+    thread = threading.Thread(target=_ship, args=(shipper, stop, state, server), name="shipper", daemon=True)
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it has stopped
+        signal.signal(number, lambda _number, _frame: None)
+    weights.start()
+    thread.start()
+    log_event(LOGGER, "control_started", port=home.ports.control, rtds=home.ports.rtds, home=home.root)
+    try:
+        server.run()
+    finally:
+        failed = not thread.is_alive()
+        stop.set()
+        weights.stop()
+        thread.join(timeout=5)
+        db.close()
+        log_event(LOGGER, "control_stopped", failed=failed)
+    return 1 if failed or not server.started else 0
+
+
+def _ship(shipper: Shipper, stop: threading.Event, state: ControlState, server: uvicorn.Server) -> None:
+    """Ship until told to stop; an error that nobody foresaw ends the whole process, visibly."""
+    try:
+        run_shipper(shipper, stop, interval_s=SHIP_INTERVAL_S, on_report=state.shipped)
+    finally:
+        server.should_exit = True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""What the control service accepts: bounded bodies, strict shapes, errors that name the field.
+
+Must never import: sqlalchemy, policies, flows.
+"""
+
+import asyncio
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import Request
+
+MAX_BODY_BYTES = 1 << 20
+MAX_WAIT_S = 10.0
+AHEAD_S = 5.0  # how far a sender's clock may be ahead of ours
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Instant = Annotated[float, Field(ge=0)]
+
+
+class BadRequest(Exception):
+    """An answer with a 4xx status; `fields` are the offending ones with what is wrong."""
+
+    def __init__(self, status: int, error: str, fields: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(error)
+        self.status = status
+        self.error = error
+        self.fields = fields
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class OutcomeBody(_Strict):
+    decision_id: Name
+    outcome: Name
+    at: Instant
+
+
+class OutcomesBody(_Strict):
+    """`at` and `watermark`: epoch s; the watermark says that all outcomes up to then have been posted."""
+
+    outcomes: list[OutcomeBody]
+    watermark: Instant | None = None
+
+
+class KillBody(_Strict):
+    by: Name
+    reason: Annotated[str, Field(min_length=1, max_length=1000)]
+    service: Name | None = None
+
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+async def read_body(request: Request, model: type[Body]) -> Body:
+    """The request's body as `model`. Raises BadRequest: 413 too large, 408 too slow, 400 no JSON, 422
+    wrong."""
+    raw = bytearray()
+    try:
+        async with asyncio.timeout(MAX_WAIT_S):
+            async for chunk in request.stream():
+                raw += chunk
+                if len(raw) > MAX_BODY_BYTES:
+                    raise BadRequest(413, f"the body must be at most {MAX_BODY_BYTES} bytes")
+    except TimeoutError as error:
+        raise BadRequest(408, f"the body must arrive within {MAX_WAIT_S:g} s") from error
+    try:
+        return model.model_validate_json(bytes(raw))
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        if found[0]["type"] == "json_invalid":
+            raise BadRequest(400, found[0]["msg"]) from error
+        fields = tuple(
+            (".".join(str(part) for part in one["loc"]) or "body", one["msg"]) for one in found[:20]
+        )
+        raise BadRequest(422, f"'{fields[0][0]}': {fields[0][1]}", fields) from error
+
+
+def check_times(body: OutcomesBody, *, now: float) -> None:
+    """Refuse times ahead of ours: a watermark from the future would let immature decisions count."""
+    wrong = [
+        (f"outcomes.{index}.at", f"must be <= now: {outcome.at}")
+        for index, outcome in enumerate(body.outcomes)
+        if outcome.at > now + AHEAD_S
+    ]
+    if body.watermark is not None and body.watermark > now + AHEAD_S:
+        wrong.append(("watermark", f"must be <= now: {body.watermark}"))
+    if wrong:
+        raise BadRequest(422, f"'{wrong[0][0]}' {wrong[0][1]}", tuple(wrong[:20]))
