@@ -42,7 +42,7 @@ from evidently.ui.workspace import Workspace  # type: ignore[import-untyped]
 from policies.verdict import Decision, GateStatus, Verdict
 from services.reports import drawing
 from services.reports.live_panels import LIVE_COLUMNS, live_panels
-from services.reports.panels import Panel
+from services.reports.panels import Panel, Table
 from services.reports.stage_report import LIVE_KINDS, Kind, ReportLink
 
 SAMPLE_ROWS, SAMPLE_SEED = 20_000, 20_261_101
@@ -139,6 +139,8 @@ def run(
         shown += live_panels(current, reference, unit=unit)
         current, reference, metrics = _live(current, reference)
     elif kind == "contract":
+        if reference is not None:
+            shown.append(_how_drift_is_measured(len(current), len(reference)))
         current, reference, metrics = _contract(current, reference)
     elif kind == "alignment":
         _require(current, ("is_positive", "acted", "score"))
@@ -232,6 +234,22 @@ def _contract(
         reference = reference[list(current.columns)]
         metrics.insert(0, DataDriftPreset(**_DRIFT))
     return current, reference, metrics
+
+
+def _how_drift_is_measured(current: int, reference: int) -> Table:
+    rows = (
+        ("rows", f"{current:,}", f"{reference:,}"),
+        ("rows compared", f"{min(current, SAMPLE_ROWS):,}", f"{min(reference, SAMPLE_ROWS):,}"),
+    )
+    return Table(
+        title="How drift was measured",
+        header=("", "these rows", "reference rows"),
+        rows=rows,
+        value=float(min(current, SAMPLE_ROWS)),
+        note=f"Numbers by {_DRIFT['num_method']} (threshold {_DRIFT['num_threshold']}), categories by "
+        f"{_DRIFT['cat_method']} (threshold {_DRIFT['cat_threshold']}), sample seed {SAMPLE_SEED}. "
+        "Drift informs whoever reads this; the verdict rests on the gates above alone.",
+    )
 
 
 def _alignment(current: pd.DataFrame) -> tuple[pd.DataFrame, None, list[Any]]:

@@ -39,9 +39,13 @@ def live_panels(candidate: pd.DataFrame, stable: pd.DataFrame | None, *, unit: s
 
 
 def _summary(candidate: pd.DataFrame, stable: pd.DataFrame | None, *, unit: str) -> Table:
-    arms = [_arm(candidate), _arm(stable) if stable is not None else {}]
+    if stable is None:
+        rows = tuple(_arm(candidate).items())
+        note = "No unit is assigned to the former release any more: there is nothing to compare with here."
+        return Table("The release on its own", ("", "candidate"), rows, float(len(candidate)), note)
+    arms = [_arm(candidate), _arm(stable)]
     names = list(dict.fromkeys([*arms[0], *arms[1]]))
-    rows = tuple((name, arms[0].get(name, "–"), arms[1].get(name, "–")) for name in names)
+    compared = tuple((name, arms[0].get(name, "–"), arms[1].get(name, "–")) for name in names)
     mine, theirs = _mature(candidate), _mature(stable)
     gap = float("nan")
     note = "Utility is compared once outcomes are mature."
@@ -55,7 +59,7 @@ def _summary(candidate: pd.DataFrame, stable: pd.DataFrame | None, *, unit: str)
     return Table(
         title="Candidate against stable",
         header=("", "candidate", "stable"),
-        rows=rows,
+        rows=compared,
         value=gap if np.isfinite(gap) else float(len(candidate)),
         note=note,
     )

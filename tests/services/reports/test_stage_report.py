@@ -142,7 +142,13 @@ CANDIDATES = (
     CandidateSummary("payoff weighted", True, 0.43, (0.31, 0.55), 0.01, (0.2, 0.43)),
 )
 CASES: tuple[tuple[Kind, object, object, tuple[Panel, ...], tuple[str, ...]], ...] = (
-    ("contract", table(900, seed=1), table(700, seed=2), (), ("balance", "Data drift")),
+    (
+        "contract",
+        table(900, seed=1),
+        table(700, seed=2),
+        (),
+        ("balance", "How drift was measured", "informs"),
+    ),
     ("contract", table(900, seed=1), None, (), ("balance", "missing")),
     (
         "training",
@@ -154,7 +160,7 @@ CASES: tuple[tuple[Kind, object, object, tuple[Panel, ...], tuple[str, ...]], ..
     ("alignment", held_out(800), None, offline_panels(), ("operating point in force", "up to 30", "1,512")),
     ("shadow", decisions(600, seed=1), decisions(600, seed=2), (), ("Candidate against stable", "p99")),
     ("canary", decisions(300, seed=1, shift=0.1), decisions(900, seed=2), (), ("Realised utility", "Drift")),
-    ("full", decisions(300, seed=1), None, (), ("Candidate against stable",)),
+    ("full", decisions(300, seed=1), None, (), ("The release on its own",)),
     ("probation", decisions(300, seed=1), None, (), ("Latency",)),
 )
 
