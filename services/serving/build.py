@@ -14,7 +14,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from filelock import FileLock
@@ -71,10 +72,10 @@ REQUIREMENTS = (
     "pydantic",
     "ruamel.yaml",
     "safetensors",
-    "scipy",
     "starlette",
     "uvicorn",
 )
+FASTER = ("httptools", "uvloop")  # a third less CPU a request; uvicorn serves without them, too
 
 
 class BuildError(RuntimeError):
@@ -114,7 +115,7 @@ def _build(release: Release, home: Home) -> None:
             "version": release.id,
             "include": files,
             "context": str(context),
-            "packages": [f"{name}=={version(name)}" for name in REQUIREMENTS],
+            "packages": _pinned_requirements(),
             "labels": {"release": release.id, "sources_sha256": sources_digest()[:60]},
             "description": f"Release {release.id} of the decision service {release.service}.",
         }
@@ -140,6 +141,14 @@ def _build(release: Release, home: Home) -> None:
             raise BuildError(f"building {release.id} took longer than {BUILD_TIMEOUT_S} s") from error
         if done.returncode != 0:
             raise BuildError(f"building {release.id} failed: {done.stderr[-2000:]}")
+
+
+def _pinned_requirements() -> list[str]:
+    pinned = [f"{name}=={version(name)}" for name in REQUIREMENTS]
+    for name in FASTER:
+        with suppress(PackageNotFoundError):
+            pinned.append(f"{name}=={version(name)}")
+    return pinned
 
 
 def _stage(release: Release, context: Path) -> list[str]:

@@ -18,7 +18,7 @@ from services.serving.fault import Fault, InjectedFault
 from services.serving.release import Release
 from services.serving.request_mark import RequestMark
 from services.serving.row_check import MAX_ROWS, RowCheck
-from services.serving.scorer import Decisions, Scorer
+from services.serving.scorer import Decisions, Scorer, ScorerError
 
 WARM_UP_ROUNDS = 20
 
@@ -50,10 +50,26 @@ class Decider:
         self._operating_point = dict(self._scorer.operating_point.to_json())
 
     def warm_up(self) -> None:
-        """Decide made-up rows, one and many at a time, without logging them; raises what deciding raises."""
-        row = sample_row(self._contract, accepted=self._check.accepted)
+        """Decide made-up rows, one and many at a time, without logging them.
+
+        Raises: ScorerError when not one of the made-up rows can be decided: then no real row may be tried.
+        """
+        row = self._row_that_can_be_decided()
         for size in (*(1,) * WARM_UP_ROUNDS, MAX_ROWS):
-            self._scorer.decide(self._check.columns([row] * size))
+            self._scorer.decide(self._check.to_columns([row] * size))
+
+    def _row_that_can_be_decided(self) -> dict[str, object]:
+        # A payoff such as log(amount) has no price at amount = 0, so one made-up row is not proof of a fault.
+        failure: ScorerError | None = None
+        for share in (0.5, 0.0, 1.0):
+            row = sample_row(self._contract, share=share)
+            try:
+                self._scorer.decide(self._check.to_columns([row]))
+            except ScorerError as error:
+                failure = error
+            else:
+                return row
+        raise ScorerError(f"no made-up row can be decided: {failure}") from failure
 
     async def decide(self, mark: RequestMark, rows: Sequence[object]) -> list[dict[str, object]]:
         """Decide, log and return one answer per row (1 to 1000 rows).
@@ -134,23 +150,22 @@ class Decider:
         ]
 
 
-def sample_row(contract: DataContract, *, accepted: frozenset[str]) -> dict[str, object]:
-    """A row that the contract accepts, for warming up: the least value, the first category.
+def sample_row(contract: DataContract, *, share: float) -> dict[str, object]:
+    """A made-up row for warming up: numbers at `share` of their range (0 least, 1 greatest), first categories.
 
-    Fields whose acceptable values cannot be guessed (text with a pattern, timestamps) are left out if
-    optional.
+    A range that is open on a side ends 100 from the other, or at 0 and 100. Text is not made to fit a
+    pattern.
     """
     row: dict[str, object] = {}
     for column in contract.columns:
-        if column.name not in accepted:
-            continue
         if column.kind in ("number", "integer"):
-            least = column.minimum if column.minimum is not None else min(0.0, column.maximum or 0.0)
-            row[column.name] = int(np.ceil(least)) if column.kind == "integer" else float(least)
+            low, high = column.minimum, column.maximum
+            least = low if low is not None else (0.0 if high is None else high - 100.0)
+            most = high if high is not None else least + 100.0
+            value = least + share * (most - least)
+            row[column.name] = int(value) if column.kind == "integer" else float(value)
         elif column.kind == "boolean":
             row[column.name] = False
-        elif column.categories:
-            row[column.name] = column.categories[0]
-        elif column.kind == "text" and column.pattern is None and column.role == "feature":
-            row[column.name] = "x" * max(column.min_length or 0, 1)
+        else:
+            row[column.name] = column.categories[0] if column.categories else "unknown"
     return row

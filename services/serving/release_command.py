@@ -1,7 +1,8 @@
 """How the supervisor starts one release: argv, whole environment, working directory, readiness address.
 
-Pure: it names files and never looks at them. The supervisor must pass `env` as the complete environment, so
-that nothing of the caller's (a PYTHONPATH, a proxy, a fault) reaches a release. Must never import bentoml.
+Pure: it names files and never looks at them. `env` is all that a release needs; a supervisor may add it to
+its own environment, because what matters is set here, and a stray fault is refused by the launcher. Must
+never import bentoml.
 """
 
 import sys

@@ -111,10 +111,8 @@ class Scorer:
             raise ScorerError("the expected utilities must be finite")
         if not ((actions >= 0) & (actions < len(self.utility.actions))).all():
             raise ScorerError(f"every action must be one of {', '.join(self.utility.actions)}")
-        if probabilities.shape[1] == 2:
-            scores = probabilities[:, 1]
-        else:
-            scores = expected[np.arange(len(actions)), actions]
+        is_binary = probabilities.shape[1] == 2
+        scores = probabilities[:, 1] if is_binary else expected[np.arange(len(actions)), actions]
         return Decisions(actions, probabilities, expected, scores, self._thresholds(payoffs))
 
     def _thresholds(self, payoffs: NDArray[np.float64]) -> NDArray[np.float64] | None:

@@ -9,6 +9,8 @@ import pytest
 
 from policies.operating_point import OperatingPoint
 from services.data.contract import DataContract
+from services.serving.decider import Decider, Stamps
+from services.serving.decision_log import DecisionLog
 from services.serving.release import Release, ReleaseError, write_release
 from services.serving.row_check import RowCheck
 from services.serving.scorer import Scorer, ScorerError
@@ -93,3 +95,22 @@ def test_parts_that_do_not_fit_are_refused(
     )
     with pytest.raises(ReleaseError, match=message):
         Scorer.load(release)
+
+
+def test_a_release_that_answers_only_nan_never_becomes_ready(
+    parts: Any, policy_texts: dict[str, str], tmp_path: Path, stamps: Stamps
+) -> None:
+    """Weights that are finite but overflow fail the warm-up, before a user's row is tried."""
+    huge = {name: np.full_like(tensor, 3e38) for name, tensor in parts.weights.items()}
+    release = write_release(
+        tmp_path,
+        service="telemarketing",
+        candidate=replace(parts, weights=huge),
+        operating_point=OperatingPoint(shift=(0.0, 0.0)),
+        policies=policy_texts,
+        provenance={},
+        created_at=0.0,
+    )
+    decider = Decider(release, log=DecisionLog(tmp_path / "logs", release.id, pid=1), stamps=stamps)
+    with np.errstate(all="ignore"), pytest.raises(ScorerError, match="no made-up row can be decided"):
+        decider.warm_up()
