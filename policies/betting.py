@@ -34,7 +34,7 @@ class BettingTest:
     side: str
     width: float
     planned: float
-    planned_n: int = 50
+    planned_n: int = 200
     n: int = 0
     total: float = 0.0
     squares: float = 0.0
@@ -53,8 +53,8 @@ class BettingTest:
         squares = np.cumsum(np.concatenate(([self.squares], y * y)))
         planned = sign * (self.planned - self.null)
         mean = (totals[:-1] + self.planned_n * planned) / counts
-        # second moment about 0 = σ̂² + (μ̂−m)², with a start: a hundredth of the width, squared
-        second = (squares[:-1] + self.planned_n * (planned**2 + (self.width / 100) ** 2)) / counts
+        # second moment about 0 = σ̂² + (μ̂−m)², started wide: a twentieth of the width, squared
+        second = (squares[:-1] + self.planned_n * (planned**2 + (self.width / 20) ** 2)) / counts
         stake = np.clip(mean / second, 0.0, 0.5 / deepest)
         self.log_e = float(np.cumsum(np.concatenate(([self.log_e], np.log1p(stake * y))))[-1])
         self.n += len(y)

@@ -31,7 +31,7 @@ from policies.statistics import (
 )
 
 Test = BoundTest | ShareTest | TwoByTwoTest | GapTest | BettingTest
-PLANNED_DIFFERENCES = 50
+PLANNED_DIFFERENCES = 200
 INTERVAL_ALPHA = 0.05
 
 

@@ -62,7 +62,7 @@ class GapTest:
 
     side "within": evidence that |gap| < bound (both one-sided tests must say so: the smaller E).
     side "beyond": evidence that |gap| > bound (the mean of the two).
-    Silent (log E = 0) under 100 observations or 10 events and 10 non-events per group.
+    Silent (log E = 0) under 100 observations or 10 events per group.
     """
 
     bound: float
@@ -84,7 +84,7 @@ class GapTest:
     def is_ready(self) -> bool:
         """Whether the normal approximation may be used at all."""
         groups = ((self.a_events, self.a_n), (self.b_events, self.b_n))
-        return all(n >= MIN_PER_ARM and MIN_EVENTS <= events <= n - MIN_EVENTS for events, n in groups)
+        return all(n >= MIN_PER_ARM and events >= MIN_EVENTS for events, n in groups)
 
     @property
     def gap(self) -> float | None:
@@ -95,9 +95,12 @@ class GapTest:
 
     @property
     def variance(self) -> float:
-        """Estimated variance of the gap."""
-        a, b = self.a_events / self.a_n, self.b_events / self.b_n
-        return a * (1 - a) / self.a_n + b * (1 - b) / self.b_n
+        """Estimated variance of the gap; one event and one other added per group, so that it is never 0."""
+        variance = 0.0
+        for events, n in ((self.a_events, self.a_n), (self.b_events, self.b_n)):
+            rate = (events + 1) / (n + 2)
+            variance += rate * (1 - rate) / (n + 2)
+        return variance
 
     @property
     def v_opt(self) -> float:
