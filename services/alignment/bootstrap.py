@@ -5,6 +5,7 @@ compared pair by pair, and two equal columns differ by exactly zero in every res
 Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, ch. 13. numpy only; the seed is an argument.
 """
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -52,3 +53,33 @@ def measured_mean(values: NDArray[Any], *, seed: int, resamples: int = RESAMPLES
     column = np.asarray(values, dtype=np.float64)
     lower, upper = interval(resampled_means(column[:, None], seed=seed, resamples=resamples)[:, 0])
     return Measured(float(column.mean()), lower, upper, len(column))
+
+
+@dataclass
+class PairedMeans:
+    """Collects columns (n,), then resamples the rows once for all of them."""
+
+    columns: dict[str, Floats] = field(default_factory=dict)
+    means: dict[str, float] = field(default_factory=dict)
+    resampled: dict[str, Floats] = field(default_factory=dict)
+
+    def add(self, name: str, values: NDArray[Any]) -> None:
+        self.columns[name] = np.asarray(values, dtype=np.float64)
+
+    def run(self, *, seed: int, resamples: int) -> None:
+        stacked = np.column_stack(list(self.columns.values()))
+        means = resampled_means(stacked, seed=seed, resamples=resamples)
+        self.means = dict(zip(self.columns, stacked.mean(axis=0).tolist(), strict=True))
+        self.resampled = {name: means[:, j] for j, name in enumerate(self.columns)}
+
+    def mean(self, name: str) -> Measured:
+        return Measured(self.means[name], *interval(self.resampled[name]), len(self.columns[name]))
+
+    def difference(self, name: str, other: str) -> Measured:
+        """`name` less `other`, paired: on the very same rows."""
+        pairs = self.columns[name] - self.columns[other]
+        if not pairs.any():
+            return Measured(0.0, 0.0, 0.0, len(pairs))  # not left to the rounding of a matrix product
+        return Measured(
+            float(pairs.mean()), *interval(self.resampled[name] - self.resampled[other]), len(pairs)
+        )

@@ -1,0 +1,76 @@
+"""Groups of people named by the utility spec's constraints: how often each is acted on, and what it brings.
+
+A group's mean is a ratio of two means over all rows (taken and member, over member), so that groups are resampled with
+everything else. numpy only.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.constraints import Constraint
+from policies.evidence import Measured
+from policies.utility import Columns, UtilitySpec
+from services.alignment.bootstrap import Floats, PairedMeans, interval
+from services.alignment.errors import AlignmentError
+from services.alignment.report import GroupRow
+
+
+def add_groups(
+    book: PairedMeans,
+    constraint: Constraint,
+    columns: Columns,
+    *,
+    actions: NDArray[np.intp],
+    utility: UtilitySpec,
+    in_force: str,
+) -> None:
+    """Per group: membership, action taken and utility as columns over all rows; their ratios are group means."""
+    try:
+        in_a = constraint.in_group_a(columns)
+    except ValueError as error:
+        raise AlignmentError(str(error)) from error
+    taken = actions == utility.actions.index(str(constraint.action))
+    for name, member in zip(_group_names(constraint), (in_a, ~in_a), strict=True):
+        book.add(f"{constraint.name}: {name}", member)
+        book.add(f"{constraint.name}: {name} taken", member & taken)
+        book.add(f"{constraint.name}: {name} utility", np.where(member, book.columns[in_force], 0.0))
+
+
+def _group_names(constraint: Constraint) -> tuple[str, str]:
+    up_to = f"{constraint.group_up_to:g}"
+    return (f"{constraint.group_field} <= {up_to}", f"{constraint.group_field} > {up_to}")
+
+
+def _ratio(book: PairedMeans, part: str, whole: str) -> tuple[float, Floats]:
+    """Group mean and its resampled values; a resample without the group is left out."""
+    resampled = book.resampled[whole]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = book.resampled[part] / resampled
+    mean = book.means[part] / book.means[whole] if book.means[whole] else float("nan")
+    return mean, values
+
+
+def group_gap(book: PairedMeans, constraint: Constraint) -> Measured | None:
+    """Absolute difference of the groups' action rates; None if a group has no row."""
+    a, b = (f"{constraint.name}: {name}" for name in _group_names(constraint))
+    (rate_a, values_a), (rate_b, values_b) = _ratio(book, f"{a} taken", a), _ratio(book, f"{b} taken", b)
+    difference = values_a - values_b
+    difference = difference[np.isfinite(difference)]
+    if not np.isfinite(rate_a - rate_b) or not len(difference):
+        return None
+    low, high = interval(difference)
+    lower = 0.0 if low <= 0.0 <= high else min(abs(low), abs(high))
+    return Measured(abs(rate_a - rate_b), lower, max(abs(low), abs(high)), len(book.columns[a]))
+
+
+def group_rows(book: PairedMeans, constraint: Constraint) -> list[GroupRow]:
+    found = []
+    for name in _group_names(constraint):
+        whole = f"{constraint.name}: {name}"
+        rows = int(book.columns[whole].sum())
+        utility, values = _ratio(book, f"{whole} utility", whole)
+        measured = Measured(utility, *interval(values[np.isfinite(values)]), rows) if rows else None
+        found.append(
+            GroupRow(constraint.name, name, rows, _ratio(book, f"{whole} taken", whole)[0], measured)
+        )
+    return found
