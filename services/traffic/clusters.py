@@ -138,7 +138,11 @@ def _health(settings: EnvoySettings) -> dict[str, Json]:
                 "http_health_check": {"path": "/readyz"},
             }
         ],
-        "common_lb_config": {"ignore_new_hosts_until_first_hc": True},
+        "common_lb_config": {
+            "ignore_new_hosts_until_first_hc": True,
+            # 1 s by default: so long would the workers go on sending to a host that was found sick or ejected.
+            "update_merge_window": "0s",
+        },
     }
 
 

@@ -19,6 +19,7 @@ from services.home import LOOPBACK
 from services.traffic.errors import TrafficError
 
 _SAME_S = 0.5
+_DEATH_S = 2.0
 _LOG_LIMIT_BYTES = 10_000_000
 
 
@@ -114,6 +115,9 @@ def end(
         sleep(0.05)
     for identity in identities:
         kill_session(identity)
+    deadline = now() + _DEATH_S
+    while now() < deadline and any(is_alive(identity) for identity in identities):
+        sleep(0.02)
 
 
 def port_is_free(port: int) -> bool:

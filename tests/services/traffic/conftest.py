@@ -221,11 +221,11 @@ class Plane:
         self.slots(stable=("a",))
         if self.weights is not None:
             self.grant(0.0)
-        wait_for(
-            lambda: self.healthy("stable", "a") and len(self.admin.endpoints()["stable"]) == 1,
-            timeout_s=40,
-            what="stable a alone",
-        )
+        wait_for(self._is_reset, timeout_s=40, what="stable a alone")
+
+    def _is_reset(self) -> bool:
+        hosts = self.admin.endpoints()
+        return len(hosts["stable"]) == 1 and self.healthy("stable", "a") and not hosts["canary"]
 
     def close(self) -> None:
         if self.weights is not None:
@@ -233,7 +233,7 @@ class Plane:
         kill_session(self.envoy)
         for upstream in self.upstreams.values():
             upstream.kill()
-        assert not is_alive(self.envoy)
+        wait_for(lambda: not is_alive(self.envoy), what="Envoy's end")
 
 
 @pytest.fixture(scope="session")
