@@ -11,9 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from policies.operating_point import OperatingPoint
+from policies.utility import load_utility
 from policies.verdict import Decision, GateResult, GateStatus, ReasonCode, Verdict
+from services.alignment.align import align
+from services.alignment.report import AlignmentReport
 from services.home import Home, Ports
-from services.reports.panels import CandidateSummary, Panel, UtilityCurve, breakdown, training_panels
+from services.reports.offline_panels import alignment_panels, training_panels
+from services.reports.panels import Panel
 from services.reports.stage_report import (
     Kind,
     ReportError,
@@ -23,7 +28,9 @@ from services.reports.stage_report import (
     warm_up,
     write_stage_report,
 )
+from services.training.candidate import Epoch, TrainedCandidate
 
+TELEMARKETING = Path(__file__).parents[3] / "policies" / "telemarketing"
 SERVICE, RELEASE, AT = "telemarketing", "telemarketing-0123456789ab", 1_790_000_000.0
 
 
@@ -90,17 +97,43 @@ def held_out(count: int) -> pd.DataFrame:
     )
 
 
-def offline_panels() -> tuple[Panel, ...]:
-    thresholds = np.linspace(0, 0.6, 61)
-    curve = UtilityCurve(
-        thresholds,
-        0.4 * np.exp(-(((thresholds - 0.1) / 0.09) ** 2)),
-        "EUR",
-        0.438,
-        trivial={"call nobody": 0.0},
+def an_alignment() -> AlignmentReport:
+    """The real telemarketing spec on made-up rows, with a champion."""
+    utility = load_utility((TELEMARKETING / "utility.yaml").read_text(encoding="utf-8"), "utility.yaml")
+    random = np.random.default_rng(5)
+    count = 1_500
+    share = random.beta(1.2, 8, count)
+    return align(
+        probabilities=np.column_stack([1 - share, share]),
+        columns={
+            "balance": random.gamma(1.0, 1500.0, count),
+            "age": random.integers(18, 80, count).astype(float),
+        },
+        outcomes=(random.random(count) < share).astype(np.int64),
+        utility=utility,
+        operating_point=OperatingPoint((0.0, 0.0), utility.default_index),
+        champion=random.integers(0, 2, count).astype(np.intp),
+        seed=1,
+        resamples=200,
     )
-    people = breakdown("Per group", ("group", "rows", "call rate"), [("up to 30", 1512, 0.21)], value=0.21)
-    return (curve.panel(), people)
+
+
+def a_candidate(loss_name: str, utility: float) -> TrainedCandidate:
+    """Only what a report reads of a candidate; the network's parts are never touched."""
+    history = tuple(Epoch(epoch, 0.4 / epoch, 0.5 / epoch + 0.01 * epoch) for epoch in range(1, 13))
+    parts = dict.fromkeys(("weights", "architecture", "preprocessing", "calibration"))
+    return TrainedCandidate(
+        loss_name=loss_name,
+        outcomes=("no", "yes"),
+        validation_utility=utility,
+        validation_interval=(utility - 0.1, utility + 0.1),
+        validation_rows=1_234,
+        calibration_error=0.011,
+        best_epoch=7,
+        history=history,
+        seed=3,
+        **parts,  # type: ignore[arg-type]
+    )
 
 
 def write(
@@ -137,10 +170,9 @@ def snapshot_of(home: Home, link: ReportLink) -> dict[str, object]:
     return content
 
 
-CANDIDATES = (
-    CandidateSummary("cross entropy", False, 0.41, (0.3, 0.52), utility_by_epoch=(0.1, 0.3, 0.41)),
-    CandidateSummary("payoff weighted", True, 0.43, (0.31, 0.55), 0.01, (0.2, 0.43)),
-)
+CANDIDATES = (a_candidate("cross_entropy", 0.41), a_candidate("payoff_weighted", 0.43))
+TRAINING = training_panels(CANDIDATES, chosen=CANDIDATES[1], unit="EUR")
+ALIGNMENT = alignment_panels(an_alignment())
 CASES: tuple[tuple[Kind, object, object, tuple[Panel, ...], tuple[str, ...]], ...] = (
     (
         "contract",
@@ -150,14 +182,21 @@ CASES: tuple[tuple[Kind, object, object, tuple[Panel, ...], tuple[str, ...]], ..
         ("balance", "How drift was measured", "informs"),
     ),
     ("contract", table(900, seed=1), None, (), ("balance", "missing")),
+    ("training", None, None, TRAINING, ("payoff weighted ✔ kept", "+0.4300", "7 of 12", "kept: epoch 7")),
     (
-        "training",
+        "alignment",
+        held_out(800),
         None,
-        None,
-        training_panels(CANDIDATES, unit="EUR"),
-        ("payoff weighted ✔ chosen", "+0.4300"),
+        ALIGNMENT,
+        (
+            "Utility curve",
+            "always leave",
+            "customer",
+            "call_rate_gap_by_age",
+            "✔ held",
+            "Calibration where it decides",
+        ),
     ),
-    ("alignment", held_out(800), None, offline_panels(), ("operating point in force", "up to 30", "1,512")),
     ("shadow", decisions(600, seed=1), decisions(600, seed=2), (), ("Candidate against stable", "p99")),
     ("canary", decisions(300, seed=1, shift=0.1), decisions(900, seed=2), (), ("Realised utility", "Drift")),
     ("full", decisions(300, seed=1), None, (), ("The release on its own",)),
@@ -286,9 +325,3 @@ def test_the_evidently_ui_is_started_over_this_workspace(home: Home) -> None:
     assert argv[:4] == (sys.executable, "-m", "evidently.cli", "ui")
     options = dict(zip(argv[4::2], argv[5::2], strict=True))
     assert options == {"--workspace": str(home.reports), "--host": "127.0.0.1", "--port": "39006"}
-
-
-def test_training_must_say_which_candidate_was_chosen() -> None:
-    """No chosen candidate, or two, is refused."""
-    with pytest.raises(ValueError, match="exactly one chosen candidate: 0 of 1"):
-        training_panels(CANDIDATES[:1], unit="EUR")

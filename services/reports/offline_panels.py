@@ -1,0 +1,204 @@
+"""What training and alignment found, as panels: candidates side by side, the utility curve, people and
+bounds.
+
+Draws numbers that services/training and services/alignment measured; computes none of its own. Must never
+import: evidently, plotly, torch.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from policies.evidence import Measured
+from services.alignment.near_threshold import NearThreshold
+from services.alignment.report import AlignmentReport, PolicyRow
+from services.reports.panels import Curve, Line, Mark, Panel, Table
+from services.training.candidate import TrainedCandidate
+
+
+def training_panels(
+    candidates: Sequence[TrainedCandidate], *, chosen: TrainedCandidate, unit: str
+) -> tuple[Panel, ...]:
+    """All candidates in one table, and the losses of each by epoch with the epoch that was kept."""
+    rows = tuple(
+        (
+            one.loss_name.replace("_", " ") + (" ✔ kept" if one is chosen else ""),
+            f"{one.validation_utility:+.4f}",
+            f"{one.validation_interval[0]:+.4f} … {one.validation_interval[1]:+.4f}",
+            f"{one.validation_rows:,}",
+            f"{one.calibration_error:.4f}",
+            f"{one.best_epoch} of {len(one.history)}",
+            str(one.seed),
+        )
+        for one in candidates
+    )
+    header = ("loss", f"validation utility, {unit} a decision", "95 % interval", "rows")
+    table = Table(
+        title="Trained candidates",
+        header=(*header, "calibration error", "epoch kept", "seed"),
+        rows=rows,
+        value=chosen.validation_utility,
+        note="The candidate of the higher validation utility is kept; both are on record.",
+    )
+    return (table, *(_losses(one) for one in candidates if one.history))
+
+
+def _losses(candidate: TrainedCandidate) -> Curve:
+    epochs = np.array([float(epoch.epoch) for epoch in candidate.history])
+    training = np.array([epoch.training_loss for epoch in candidate.history])
+    validation = np.array([epoch.validation_loss for epoch in candidate.history])
+    best = int(np.argmin(validation))
+    return Curve(
+        title=f"Loss by epoch: {candidate.loss_name.replace('_', ' ')}",
+        x_label="epoch",
+        y_label="loss, lower is better",
+        lines=(
+            Line("training", epochs, training, "stable"),
+            Line("validation", epochs, validation, "candidate"),
+        ),
+        value=float(validation[best]),
+        marks=(Mark(f"kept: epoch {epochs[best]:g}", float(epochs[best]), float(validation[best])),),
+    )
+
+
+def alignment_panels(report: AlignmentReport) -> tuple[Panel, ...]:
+    """The utility curves with the operating point on them, then rules, stakeholders, groups and constraints."""
+    panels: list[Panel] = []
+    if report.curves:
+        panels.append(_utility_by_share(report))
+    panels += [_rules(report), _stakeholders(report), _groups(report), _constraints(report)]
+    if report.near_threshold is not None:
+        panels.append(_near_threshold(report.near_threshold))
+    return tuple(panel for panel in panels if isinstance(panel, Curve) or panel.rows)
+
+
+def _utility_by_share(report: AlignmentReport) -> Curve:
+    """Each family of rules over the share of rows acted on: one axis on which all rules compare."""
+    lines = []
+    for curve, role in zip(report.curves, ("stable", "candidate"), strict=False):
+        order = np.argsort(curve.action_rate, kind="stable")
+        name = "one threshold for all" if "threshold" in curve.turns_on else f"per row, by {curve.turns_on}"
+        lines.append(Line(name, curve.action_rate[order], curve.utility[order], role))
+    marks = [_mark("operating point", report.in_force, "in force")]
+    if report.champion is not None:
+        marks.append(_mark("champion", report.champion, "muted"))
+    marks += [_mark(row.name, row, "muted") for row in report.trivial]
+    gap = report.alignment_gap
+    return Curve(
+        title="Utility curve",
+        x_label="share of rows acted on",
+        y_label=f"utility, {report.unit} a decision",
+        lines=tuple(lines),
+        value=report.in_force.utility.value,
+        marks=tuple(marks),
+        levels=(("operating point", report.in_force.utility.value),),
+        note=f"On {report.n:,} later rows. Alignment gap: {_measured(gap)} {report.unit} per 1,000 decisions lost "
+        f"against the best rule found on these very rows ({report.best_rule}).",
+    )
+
+
+def _mark(name: str, row: PolicyRow, role: str) -> Mark:
+    return Mark(f"{name} {row.utility.value:+.4f}", row.action_rate, row.utility.value, role)
+
+
+def _rules(report: AlignmentReport) -> Table:
+    rows = [report.in_force, *report.trivial]
+    rows += [row for row in (report.best_constant_threshold, report.champion) if row is not None]
+    note = f"Gain over the best trivial rule ({report.best_trivial}): {_measured(report.gain_over_trivial)}."
+    if report.gain_over_champion is not None:
+        note += f" Over the champion: {_measured(report.gain_over_champion)}."
+    if report.disagreement is not None:
+        note += f" Another action than the champion's on {report.disagreement:.1%} of rows."
+    return Table(
+        title="The operating point and its rivals",
+        header=("rule", f"utility, {report.unit} a decision [95 %]", "share acted on"),
+        rows=tuple((row.name, _measured(row.utility), f"{row.action_rate:.1%}") for row in rows),
+        value=report.gain_over_trivial.value,
+        note=note,
+    )
+
+
+def _stakeholders(report: AlignmentReport) -> Table:
+    rows = tuple(
+        (
+            row.name,
+            f"{row.weight:g}",
+            _measured(row.utility),
+            "–" if row.champion is None else _measured(row.champion),
+        )
+        for row in report.stakeholders
+    )
+    return Table(
+        title="Per stakeholder",
+        header=("stakeholder", "weight", "own utility a decision [95 %]", "under the champion"),
+        rows=rows,
+        value=float(len(rows)),
+    )
+
+
+def _groups(report: AlignmentReport) -> Table:
+    rows = tuple(
+        (
+            row.constraint,
+            row.group,
+            f"{row.rows:,}",
+            f"{row.action_rate:.2%}" if np.isfinite(row.action_rate) else "–",
+            "–" if row.utility is None else _measured(row.utility),
+        )
+        for row in report.groups
+    )
+    gaps = report.group_gaps
+    return Table(
+        title="Per group",
+        header=("constraint", "group", "rows", "action rate", f"utility, {report.unit} a decision [95 %]"),
+        rows=rows,
+        value=max((gap.value for gap in gaps.values()), default=0.0),
+        note=" ".join(f"Gap of {name}: {_measured(gap)}." for name, gap in gaps.items()),
+    )
+
+
+def _constraints(report: AlignmentReport) -> Table:
+    rows = tuple(
+        (
+            result.constraint.name,
+            result.constraint.domain,
+            "no data" if result.value is None else f"{result.value:.4f}",
+            result.constraint.bound_text,
+            "✔ held" if result.is_held else "✖ broken",
+        )
+        for result in report.constraints
+    )
+    return Table(
+        title="Constraints of the utility spec",
+        header=("constraint", "domain", "value", "bound", ""),
+        rows=rows,
+        value=float(sum(not result.is_held for result in report.constraints)),
+    )
+
+
+def _near_threshold(near: NearThreshold) -> Curve:
+    return Curve(
+        title="Calibration where it decides",
+        x_label=f"{near.quantity}, distance from the row's own threshold",
+        y_label=near.quantity,
+        lines=(
+            Line("predicted", near.margin, near.predicted, "stable", is_dashed=True),
+            Line(
+                "observed",
+                near.margin,
+                near.observed,
+                "candidate",
+                low=near.observed - 1.96 * near.error,
+                high=near.observed + 1.96 * near.error,
+            ),
+        ),
+        value=near.gap,
+        note=f"Observed less predicted over the {int(near.rows.sum()):,} rows nearest to their threshold: "
+        f"{near.gap:+.4f}. Positive: too timid there. Band: 1.96 standard errors.",
+    )
+
+
+def _measured(value: Measured) -> str:
+    if value.lower is None or value.upper is None:
+        return f"{value.value:+.4f}"
+    return f"{value.value:+.4f} [{value.lower:+.4f}, {value.upper:+.4f}]"
