@@ -78,21 +78,26 @@ def figure(curve: Curve) -> go.Figure:
             },
             annotation_position="bottom right" if index % 2 else "top right",
         )
-    for mark in curve.marks:
+    for index, mark in enumerate(curve.marks):
         colour = ROLE_COLOURS.get(mark.role, IN_FORCE)
         drawn.add_trace(
             go.Scatter(
                 x=[mark.x],
                 y=[mark.y],
                 name=mark.text,
-                mode="markers",
+                mode="markers+text",
+                text=[mark.text],
+                textposition="bottom center" if index % 2 else "top center",
+                textfont={"color": colour, "size": 12},
+                cliponaxis=False,
+                showlegend=False,
                 marker={"color": colour, "size": 12, "line": {"color": "white", "width": 2}},
             )
         )
     drawn.update_layout(
         template="plotly_white",
         height=500,
-        margin={"l": 70, "r": 30, "t": 30, "b": 60},
+        margin={"l": 70, "r": 30, "t": 60, "b": 60},
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
         hovermode="x unified",
         font={"size": 13},
@@ -109,6 +114,7 @@ def _add_line(drawn: go.Figure, line: Line) -> None:
             go.Scatter(
                 x=[*line.x, *line.x[::-1]],
                 y=[*line.high, *line.low[::-1]],
+                mode="lines",
                 fill="toself",
                 fillcolor=f"rgba({int(colour[1:3], 16)},{int(colour[3:5], 16)},{int(colour[5:7], 16)},0.13)",
                 line={"width": 0},

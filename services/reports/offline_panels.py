@@ -47,7 +47,7 @@ def _losses(candidate: TrainedCandidate) -> Curve:
     epochs = np.array([float(epoch.epoch) for epoch in candidate.history])
     training = np.array([epoch.training_loss for epoch in candidate.history])
     validation = np.array([epoch.validation_loss for epoch in candidate.history])
-    best = int(np.argmin(validation))
+    best = int(np.argmin(np.abs(epochs - candidate.best_epoch)))
     return Curve(
         title=f"Loss by epoch: {candidate.loss_name.replace('_', ' ')}",
         x_label="epoch",
@@ -81,7 +81,7 @@ def _utility_by_share(report: AlignmentReport) -> Curve:
         lines.append(Line(name, curve.action_rate[order], curve.utility[order], role))
     marks = [_mark("operating point", report.in_force, "in force")]
     if report.champion is not None:
-        marks.append(_mark("champion", report.champion, "muted"))
+        marks.append(_mark("champion", report.champion, "stable"))
     marks += [_mark(row.name, row, "muted") for row in report.trivial]
     gap = report.alignment_gap
     return Curve(
@@ -91,7 +91,6 @@ def _utility_by_share(report: AlignmentReport) -> Curve:
         lines=tuple(lines),
         value=report.in_force.utility.value,
         marks=tuple(marks),
-        levels=(("operating point", report.in_force.utility.value),),
         note=f"On {report.n:,} later rows. Alignment gap: {_measured(gap)} {report.unit} per 1,000 decisions lost "
         f"against the best rule found on these very rows ({report.best_rule}).",
     )
