@@ -13,10 +13,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scipy.special import log_ndtr, logsumexp
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import log_ndtr
 
 MIN_PER_ARM = 100
 MIN_EVENTS = 10
+
+
+def log_sum_exp(logs: ArrayLike) -> float:
+    """ln Σ exp(logs), without overflow; −inf for nothing but zeros. Shape (n,), n ≥ 1."""
+    values = np.asarray(logs, dtype=np.float64)
+    top = float(values.max())
+    return top if top == -math.inf else top + math.log(float(np.exp(values - top).sum()))
 
 
 def rho_one_sided(v_opt: float, alpha: float) -> float:
@@ -118,7 +127,7 @@ class GapTest:
         if self.side == "within":
             return min(log_e_one_sided((self.bound - sign * gap) / variance, v, rho=rho) for sign in (1, -1))
         both = [log_e_one_sided((sign * gap - self.bound) / variance, v, rho=rho) for sign in (1, -1)]
-        return float(logsumexp(both)) - math.log(2)
+        return log_sum_exp(both) - math.log(2)
 
     def interval(self, alpha: float) -> tuple[float, float] | None:
         """Confidence sequence of the gap, two-sided."""

@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import betaln, logsumexp, xlog1py, xlogy
+from scipy.special import betaln, xlog1py, xlogy
+
+from policies.mixture import log_sum_exp
 
 FloatArray = NDArray[np.float64]
 
@@ -55,7 +57,7 @@ class BoundTest:
         misses = self.n - self.events
         under_null = xlogy(self.events, self.bound) + xlog1py(misses, -self.bound)
         ratios = xlogy(self.events, p) + xlog1py(misses, -p) - under_null
-        return float(logsumexp(ratios, b=grid[:, 1]))
+        return log_sum_exp(ratios + np.log(grid[:, 1]))
 
     def growth_per_trial(self) -> float:
         """Expected growth of log E per trial if the observed rate (one half event added) is the truth."""
@@ -105,7 +107,7 @@ class ShareTest:
     @property
     def log_e(self) -> float:
         """The evidence so far: the mean over the ratios."""
-        return float(logsumexp(self.logs)) - math.log(len(self.logs))
+        return log_sum_exp(self.logs) - math.log(len(self.logs))
 
     def to_json(self) -> dict[str, object]:
         """One sum per ratio."""
@@ -147,7 +149,7 @@ class TwoByTwoTest:
     @property
     def log_e(self) -> float:
         """The evidence so far: the mean over the ratios."""
-        return float(logsumexp(self.logs)) - math.log(len(self.logs))
+        return log_sum_exp(self.logs) - math.log(len(self.logs))
 
     def to_json(self) -> dict[str, object]:
         """One sum per ratio, and what stable has shown."""

@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from scipy.special import logsumexp
-
 from policies.betting import BettingTest, Pairing, PayoffOutOfRange, check_payoffs
 from policies.mixture import (
     GapTest,
@@ -19,6 +17,7 @@ from policies.mixture import (
     interval_of_mean,
     log_e_one_sided,
     log_e_two_sided,
+    log_sum_exp,
     rho_one_sided,
     rho_two_sided,
 )
@@ -56,5 +55,5 @@ def rollback_log_e(carried: float, stages: Sequence[float], *, planned_stages: i
     if unstarted < 0:
         raise ValueError(f"'planned_stages' must be >= the {len(stages)} started: {planned_stages}")
     half = math.log(2)
-    mean = float(logsumexp([*stages, *([0.0] * unstarted)])) - math.log(planned_stages)
-    return float(logsumexp([carried - half, mean - half]))
+    mean = log_sum_exp([*stages, *([0.0] * unstarted)]) - math.log(planned_stages)
+    return log_sum_exp([carried - half, mean - half])

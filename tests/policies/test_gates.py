@@ -1,0 +1,478 @@
+"""Promises of the gates: nothing passes without evidence, the order of precedence, error rates of the whole book."""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from policies.evidence import (
+    SAMPLE_RATIO,
+    Alarm,
+    AssignmentBlock,
+    Block,
+    CountBlock,
+    EvidenceError,
+    GapBlock,
+    Measured,
+    PollEvidence,
+    UtilityBlock,
+)
+from policies.gates import GateBook, GateError, judge_measured
+from policies.rollout_policy import RolloutPolicy, Stage, load_rollout
+from policies.verdict import Decision, GateStatus, ReasonCode, Verdict
+
+YAML = Path(__file__).parents[2] / "policies" / "telemarketing" / "rollout.yaml"
+TEXT = YAML.read_text(encoding="utf-8")
+POLICY = load_rollout(TEXT, "rollout.yaml")
+RANGE = (-1.0, 29.8)
+EMPTY = np.empty(0)
+
+
+def book_in(stage: str, policy: RolloutPolicy = POLICY) -> GateBook:
+    book = GateBook.start(policy, RANGE)
+    book.enter_stage(stage)
+    return book
+
+
+def poll(stage: str, blocks: dict[str, Block], **rest: object) -> PollEvidence:
+    """One poll at the stage's weight, with a clean sample ratio of 200 units unless the blocks bring their own."""
+    weight = POLICY.stage(stage).weight_pct or 0.0
+    canary = round(2 * weight)
+    ratio: dict[str, Block] = {SAMPLE_RATIO: AssignmentBlock(canary, 200 - canary, weight)} if weight else {}
+    return PollEvidence(0.0, weight, {**ratio, **blocks}, **rest)  # type: ignore[arg-type]
+
+
+def payoffs(generator: np.random.Generator, n: int, *, called: float = 0.2, sold: float = 0.2) -> np.ndarray:
+    """As in the bank's data: mostly not called, −1 for an unwanted call, a heavy-tailed gain for a sale."""
+    is_called = generator.random(n) < called
+    gain = 0.25 * 0.02463333 * np.clip(generator.lognormal(6.4, 1.4, n), 0, 5000) - 1
+    return np.where(is_called, np.where(generator.random(n) < sold, gain, -1.0), 0.0)
+
+
+def healthy(stage: str, generator: np.random.Generator, **candidate: float) -> PollEvidence:
+    """One second of 200 requests: few errors, few slow ones, utilities of both arms."""
+    weight = POLICY.stage(stage).weight_pct or 0.0
+    n = int(generator.binomial(200, weight / 100)) if weight else 200
+    counts = {
+        name: CountBlock(int(generator.binomial(n, 0.003)), n) for name in ("canary_errors", "slow_share")
+    }
+    if not weight:
+        return PollEvidence(0.0, 0.0, counts)
+    arms = UtilityBlock(payoffs(generator, n, **candidate), payoffs(generator, 200 - n))
+    ratio = AssignmentBlock(n, 200 - n, weight)
+    return PollEvidence(0.0, weight, {**counts, "utility": arms, SAMPLE_RATIO: ratio})
+
+
+def judged(book: GateBook, at: float, *, extended: bool = False) -> Verdict:
+    assert book.stage_name is not None
+    return book.judge(book.stage_name, at=at, entered_at=0.0, extended=extended)
+
+
+def gate_of(verdict: Verdict, name: str) -> GateStatus:
+    return next(gate.status for gate in verdict.gates if gate.gate == name)
+
+
+# --- offline stages
+
+
+def alignment(**changes: Measured | None) -> dict[str, Measured]:
+    values: dict[str, Measured | None] = {
+        "gain_over_trivial": Measured(0.08, -0.01, 0.17, 4000),
+        "gain_over_champion": Measured(0.02, -0.1, 0.14, 4000),
+        **changes,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def test_offline_stage_passes_on_measurements() -> None:
+    """All required measurements within their bounds: ADVANCE, with the numbers in the detail."""
+    verdict = judge_measured(POLICY.stage("alignment"), alignment(), at=5.0)
+    assert (verdict.decision, verdict.reason) == (Decision.ADVANCE, ReasonCode.GATES_PASSED)
+    assert "the interval's lower end must be >= -0.05: -0.01" in verdict.detail
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "reason"),
+    [
+        ({"gain_over_trivial": Measured(0.08, -0.06, 0.2, 4000)}, "fail", ReasonCode.BOUND_EXCEEDED),
+        ({"gain_over_trivial": Measured(math.nan, -0.01, 0.2, 4000)}, "error", ReasonCode.GATE_ERROR),
+        ({"gain_over_trivial": Measured(0.08, None, None, 4000)}, "no_data", ReasonCode.NO_DATA),
+        ({"gain_over_champion": None}, "no_data", ReasonCode.NO_DATA),
+    ],
+)
+def test_offline_stage_never_passes_on_less(
+    changes: dict[str, Measured | None], status: str, reason: ReasonCode
+) -> None:
+    """Beyond the bound, NaN, without the interval it asks for, or not measured: refused with its own reason."""
+    verdict = judge_measured(POLICY.stage("alignment"), alignment(**changes), at=5.0)
+    assert (verdict.decision, verdict.reason, verdict.status.value) == (Decision.ROLLBACK, reason, status)
+
+
+def test_first_release_needs_no_champion() -> None:
+    """A gate for challengers is not asked of the first release, and no others are dropped."""
+    verdict = judge_measured(
+        POLICY.stage("alignment"), alignment(gain_over_champion=None), at=5.0, first_release=True
+    )
+    assert verdict.decision is Decision.ADVANCE
+    assert len(verdict.gates) == 2
+
+
+def test_on_missing_hold_holds_offline() -> None:
+    """onMissing: hold holds an offline stage instead of refusing the release."""
+    stage = POLICY.stage("training")
+    held = replace(stage, gates=tuple(replace(gate, on_missing="hold") for gate in stage.gates))
+    verdict = judge_measured(held, {}, at=5.0)
+    assert (verdict.decision, verdict.reason) == (Decision.HOLD, ReasonCode.NO_DATA)
+
+
+# --- live stages: nothing passes without evidence
+
+
+@pytest.mark.parametrize("stage", ["shadow", "canary-5", "canary-25", "probation"])
+def test_no_data_holds_for_ever(stage: str) -> None:
+    """With nothing but a clean sample ratio no stage with required gates ever advances, nor fails as inconclusive."""
+    book = book_in(stage)
+    for at in (1.0, 60.0, 10_000.0):
+        book.observe(poll(stage, {}))
+        for extended in (False, True):
+            verdict = judged(book, at, extended=extended)
+            assert verdict.decision is Decision.HOLD
+            assert verdict.reason in (ReasonCode.BAKING, ReasonCode.NO_DATA)
+    assert "has no data yet" in verdict.detail
+
+
+def test_on_missing_rollback_acts_after_the_longest_bake() -> None:
+    """onMissing: rollback waits for the longest bake, then rolls back for the missing evidence."""
+    policy = load_rollout(TEXT.replace("onMissing: hold", "onMissing: rollback"), "r.yaml")
+    book = book_in("canary-5", policy)
+    book.observe(poll("canary-5", {}))
+    assert judged(book, 39.0).decision is Decision.HOLD
+    verdict = judged(book, 40.0)
+    assert (verdict.decision, verdict.reason) == (Decision.ROLLBACK, ReasonCode.NO_DATA)
+
+
+def test_missing_evidence_takes_a_pass_back() -> None:
+    """A gate that has passed does not count as passed while its source is missing; the reason is told."""
+    book = book_in("canary-5")
+    book.observe(poll("canary-5", {"canary_errors": CountBlock(0, 200)}))
+    assert judged(book, 16.0).decision is Decision.ADVANCE
+    book.observe(poll("canary-5", {}, missing={"canary_errors": "the proxy does not answer"}))
+    verdict = judged(book, 17.0)
+    assert (verdict.decision, verdict.reason) == (Decision.HOLD, ReasonCode.MISSING_EVIDENCE)
+    assert "the proxy does not answer" in verdict.detail
+    book.observe(poll("canary-5", {}, missing={"shipper": "12 s behind"}))
+    assert judged(book, 18.0).reason is ReasonCode.MISSING_EVIDENCE
+    book.observe(poll("canary-5", {}, missing={"utility": "no outcomes"}))
+    assert judged(book, 19.0).decision is Decision.ADVANCE
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 31.0])
+def test_unusable_payoffs_are_an_error_for_the_stage(bad: float) -> None:
+    """A payoff that is NaN or out of range makes the gate `error` until the stage ends; onError: hold holds."""
+    book = book_in("canary-25")
+    generator = np.random.default_rng(0)
+    book.observe(poll("canary-25", {"utility": UtilityBlock(np.array([bad]), np.zeros(3))}))
+    for _ in range(30):
+        book.observe(healthy("canary-25", generator))
+    verdict = judged(book, 30.0)
+    assert (verdict.decision, verdict.reason) == (Decision.HOLD, ReasonCode.GATE_ERROR)
+    assert gate_of(verdict, "utility") is GateStatus.ERROR
+    json.dumps(verdict.to_json(), allow_nan=False)
+
+
+def test_too_few_samples_do_not_pass() -> None:
+    """Evidence that would do is not enough below the gate's minSamples."""
+    policy = load_rollout(TEXT.replace("minSamples: 50", "minSamples: 250"), "r.yaml")
+    for n, decision in ((200, Decision.HOLD), (250, Decision.ADVANCE)):
+        book = book_in("canary-5", policy)
+        book.observe(poll("canary-5", {"canary_errors": CountBlock(0, n)}))
+        assert judged(book, 20.0).decision is decision
+
+
+def test_evidence_taken_at_another_weight_is_refused() -> None:
+    """Blocks of a poll at another weight than the stage's do not count; they are missing evidence."""
+    book = book_in("canary-5")
+    book.observe(
+        PollEvidence(
+            0.0,
+            1.0,
+            {"canary_errors": CountBlock(0, 500), SAMPLE_RATIO: AssignmentBlock(10, 190, 1.0)},
+        )
+    )
+    verdict = judged(book, 20.0)
+    assert (verdict.decision, verdict.reason) == (Decision.HOLD, ReasonCode.MISSING_EVIDENCE)
+    assert "the poll was taken at 1 %, the stage is at 5 %" in verdict.detail
+
+
+def test_evidence_refuses_what_cannot_be() -> None:
+    """More events than trials, negative units, a matrix of payoffs: errors when the block is made."""
+    for make in (
+        lambda: CountBlock(3, 2),
+        lambda: GapBlock(1, 2, -1, 3),
+        lambda: AssignmentBlock(-1, 2, 5.0),
+        lambda: UtilityBlock(np.zeros((2, 2)), EMPTY),
+    ):
+        with pytest.raises(EvidenceError):
+            make()
+
+
+# --- precedence and the bake clock
+
+
+def test_alarm_rolls_back_whatever_the_gates_say() -> None:
+    """An ejected canary is a rollback with its own reason, and stays one."""
+    book = book_in("canary-5")
+    alarm = Alarm(ReasonCode.CANARY_EJECTED, "ejected for 3 s")
+    book.observe(poll("canary-5", {"canary_errors": CountBlock(0, 500)}, alarms=(alarm,)))
+    book.observe(poll("canary-5", {}))
+    verdict = judged(book, 20.0)
+    assert (verdict.decision, verdict.reason) == (Decision.ROLLBACK, ReasonCode.CANARY_EJECTED)
+    assert verdict.detail == "ejected for 3 s"
+
+
+def test_rollback_side_is_live_where_a_gate_is_not_required() -> None:
+    """At 1 % no gate is required, but an erroring candidate is rolled back there, with value and bound in words."""
+    book = book_in("canary-1")
+    for _ in range(3):
+        book.observe(poll("canary-1", {"canary_errors": CountBlock(2, 2)}))
+    verdict = judged(book, 3.0)
+    assert (verdict.decision, verdict.reason) == (Decision.ROLLBACK, ReasonCode.BOUND_EXCEEDED)
+    assert "canary_errors 1.00" in verdict.detail
+    assert "against 0.05" in verdict.detail
+
+
+def test_on_fail_hold_holds() -> None:
+    """A failed gate whose onFail is `hold` stops the rollout without rolling back."""
+    text = TEXT.replace("    onFail: rollback\n    onMissing: hold", "    onFail: hold\n    onMissing: hold")
+    book = book_in("canary-5", load_rollout(text, "r.yaml"))
+    book.observe(poll("canary-5", {"canary_errors": CountBlock(40, 80)}))
+    verdict = judged(book, 20.0)
+    assert (verdict.decision, verdict.reason) == (Decision.HOLD, ReasonCode.GATE_FAILED_HELD)
+
+
+def test_bake_stage_waits_then_advances() -> None:
+    """`advanceOn: bake` advances when the least bake time is over, says how long yet, and needs the sample ratio."""
+    book = book_in("canary-1")
+    assert judged(book, 12.0).reason is ReasonCode.MISSING_EVIDENCE
+    book.observe(poll("canary-1", {}))
+    early = judged(book, 6.0)
+    assert (early.decision, early.reason, early.wait_s) == (Decision.HOLD, ReasonCode.BAKING, 4.0)
+    assert early.detail == "holds: bake 6 s of 10 s"
+    assert (judged(book, 10.0).decision, judged(book, 10.0).reason) == (Decision.ADVANCE, ReasonCode.BAKED)
+
+
+def test_sample_ratio_holds_and_never_rolls_back() -> None:
+    """Units that do not split by the weight hold the rollout at every age, whatever the gates say."""
+    book = book_in("canary-5")
+    book.observe(poll("canary-5", {"canary_errors": CountBlock(0, 500)}))
+    book.observe(poll("canary-5", {SAMPLE_RATIO: AssignmentBlock(120, 880, 5.0)}))
+    for at in (20.0, 500.0):
+        verdict = judged(book, at, extended=True)
+        assert (verdict.decision, verdict.reason) == (Decision.HOLD, ReasonCode.SAMPLE_RATIO)
+    assert "120 canary" not in verdict.detail
+    assert "130 of 1200 units are the canary's, not 5 %" in verdict.detail
+
+
+@pytest.mark.parametrize(
+    ("wish", "first", "second"),
+    [
+        ("extend", (Decision.HOLD, ReasonCode.EXTENDED), (Decision.ROLLBACK, ReasonCode.INCONCLUSIVE)),
+        (
+            "rollback",
+            (Decision.ROLLBACK, ReasonCode.INCONCLUSIVE),
+            (Decision.ROLLBACK, ReasonCode.INCONCLUSIVE),
+        ),
+        (
+            "manual",
+            (Decision.HOLD, ReasonCode.INCONCLUSIVE_MANUAL),
+            (Decision.HOLD, ReasonCode.INCONCLUSIVE_MANUAL),
+        ),
+    ],
+)
+def test_inconclusive_at_the_longest_bake(
+    wish: str, first: tuple[Decision, ReasonCode], second: tuple[Decision, ReasonCode]
+) -> None:
+    """Undecided at the longest bake: extend once then roll back as `inconclusive`, or at once, or wait for a person."""
+    text = TEXT.replace(
+        "bakeMaxS: 40\n    onInconclusive: extend", f"bakeMaxS: 40\n    onInconclusive: {wish}"
+    )
+    book = book_in("canary-5", load_rollout(text, "r.yaml"))
+    book.observe(poll("canary-5", {"canary_errors": CountBlock(3, 60)}))
+    before = judged(book, 39.0)
+    assert (before.decision, before.reason) == (Decision.HOLD, ReasonCode.MORE_EVIDENCE)
+    verdict = judged(book, 40.0)
+    assert (verdict.decision, verdict.reason) == first
+    assert judged(book, 79.0, extended=True).reason is not ReasonCode.INCONCLUSIVE
+    verdict = judged(book, 80.0, extended=True)
+    assert (verdict.decision, verdict.reason) == second
+
+
+def test_hold_says_what_it_waits_for() -> None:
+    """A hold names the bake, the gates that are open, how many more observations they want, and the seconds."""
+    book = book_in("canary-5")
+    for _ in range(5):
+        book.observe(poll("canary-5", {"canary_errors": CountBlock(0, 10)}))
+    verdict = judged(book, 5.0)
+    assert verdict.detail == "holds: bake 5 s of 15 s; errors needs about 11 more canary requests (1 s)"
+    assert verdict.wait_s == 10.0
+
+
+def test_full_advances_once_entered_and_approval_waits() -> None:
+    """The full stage waits only for its read-back; a stage with approval holds for a person when all is well."""
+    assert judged(book_in("full"), 0.0).decision is Decision.ADVANCE
+    text = TEXT.replace("    kind: shadow\n", "    kind: shadow\n    approval: true\n")
+    book = book_in("shadow", load_rollout(text, "r.yaml"))
+    book.observe(poll("shadow", {"call_rate_gap": GapBlock(60, 400, 300, 1800)}))
+    verdict = judged(book, 12.0)
+    assert (verdict.decision, verdict.reason) == (Decision.HOLD, ReasonCode.AWAITING_APPROVAL)
+
+
+# --- the shadow's gap
+
+
+@pytest.mark.parametrize(
+    ("block", "decision"),
+    [
+        (GapBlock(60, 300, 250, 1700), Decision.ADVANCE),
+        (GapBlock(270, 300, 250, 1700), Decision.ROLLBACK),
+        (GapBlock(300, 300, 1700, 1700), Decision.ADVANCE),
+        (GapBlock(9, 90, 250, 1700), Decision.HOLD),
+    ],
+)
+def test_call_rate_gap_in_shadow(block: GapBlock, decision: Decision) -> None:
+    """A small gap advances, a gap far beyond 0.30 rolls back, calling all is no gap, too few young people hold."""
+    book = book_in("shadow")
+    book.observe(poll("shadow", {"call_rate_gap": block}))
+    assert judged(book, 12.0).decision is decision
+
+
+# --- the book as a whole
+
+
+def run(stages: Iterable[str], seed: int, seconds: int, **candidate: float) -> tuple[GateBook, list[Verdict]]:
+    generator = np.random.default_rng(seed)
+    book = GateBook.start(POLICY, RANGE)
+    verdicts = []
+    for stage in stages:
+        book.enter_stage(stage)
+        for second in range(1, seconds + 1):
+            book.observe(healthy(stage, generator, **candidate))
+            verdicts.append(judged(book, float(second)))
+            if verdicts[-1].decision is not Decision.HOLD:
+                break
+    return book, verdicts
+
+
+def test_equal_releases_are_hardly_ever_rolled_back() -> None:
+    """A/A over the 25 % and 50 % stages, judged each second: at most 1 % rolled back (40 runs: at most 2)."""
+    ends = [run(("canary-25", "canary-50"), seed, 40)[1] for seed in range(40)]
+    assert sum(any(v.decision is Decision.ROLLBACK for v in verdicts) for verdicts in ends) <= 2
+
+
+def test_a_candidate_worse_by_more_than_the_margin_does_not_advance() -> None:
+    """Calling four times as many people at a loss: no run advances at 25 %, and nearly all are rolled back in 45 s."""
+    ends = [run(("canary-25",), seed, 44, called=0.8, sold=0.01)[1][-1] for seed in range(15)]
+    assert all(verdict.decision is not Decision.ADVANCE for verdict in ends)
+    rolled = [verdict for verdict in ends if verdict.decision is Decision.ROLLBACK]
+    assert len(rolled) >= 13
+    assert {verdict.reason for verdict in rolled} == {ReasonCode.REGRESSION}
+
+
+def test_a_better_candidate_is_promoted_with_the_least_bakes() -> None:
+    """A candidate that sells to more of those it calls passes 25 % and 50 % in about their least bake times."""
+    for seed in range(10):
+        _, verdicts = run(("canary-25", "canary-50"), seed, 45, called=0.3, sold=0.45)
+        advances = [v for v in verdicts if v.decision is Decision.ADVANCE]
+        assert [v.stage for v in advances] == ["canary-25", "canary-50"]
+        assert all("20 s" in v.detail or "21 s" in v.detail for v in advances)
+
+
+def test_a_restart_changes_nothing() -> None:
+    """Through JSON text after every poll, over two stages, the book judges identically to one that never stopped."""
+    generator = np.random.default_rng(7)
+    whole = book_in("canary-25")
+    copy = GateBook.from_json(POLICY, json.loads(json.dumps(whole.to_json(), allow_nan=False)))
+    for stage in ("canary-25", "canary-50", "probation"):
+        whole.enter_stage(stage)
+        copy.enter_stage(stage)
+        for second in range(1, 12):
+            evidence = healthy(stage, generator)
+            whole.observe(evidence)
+            copy.observe(evidence)
+            copy = GateBook.from_json(POLICY, json.loads(json.dumps(copy.to_json(), allow_nan=False)))
+            assert judged(copy, float(second)) == judged(whole, float(second))
+            assert copy.to_json() == whole.to_json()
+
+
+def test_judging_changes_nothing() -> None:
+    """Two looks at the same evidence give the same verdict and leave the same book."""
+    book, _ = run(("canary-25",), 3, 5)
+    before = book.to_json()
+    assert judged(book, 9.0) == judged(book, 9.0)
+    assert book.to_json() == before
+
+
+def test_rollback_evidence_is_carried_over_stages_and_advance_starts_anew() -> None:
+    """Entering the next stage keeps the carried evidence of harm and restarts the evidence for passing."""
+    book = book_in("canary-5")
+    book.observe(poll("canary-5", {"canary_errors": CountBlock(9, 60)}))
+    evidence = book.gates["errors"]
+    carried, advance = evidence.carried.log_e, evidence.advance_log_e
+    assert carried > 0.5
+    assert advance < 0
+    before = evidence.rollback_log_e
+    book.enter_stage("canary-25")
+    assert evidence.carried.log_e == carried
+    assert evidence.advance_log_e == 0.0
+    assert evidence.rollback_log_e == pytest.approx(before)
+    assert evidence.tally.canary_n == 0
+
+
+def test_book_refuses_what_is_not_its_own() -> None:
+    """Another policy's book, a stage that went by, an offline stage, a block of the wrong kind, no payoff range."""
+    book = book_in("canary-25")
+    other = load_rollout(TEXT.replace("pollS: 1 ", "pollS: 2 "), "r.yaml")
+    with pytest.raises(GateError, match="was made for policy"):
+        GateBook.from_json(other, book.to_json())
+    with pytest.raises(GateError, match="lies before"):
+        book.enter_stage("shadow")
+    with pytest.raises(GateError, match="must be one of shadow"):
+        book.enter_stage("alignment")
+    with pytest.raises(GateError, match="cannot take a CountBlock"):
+        book.observe(poll("canary-25", {"utility": CountBlock(0, 1)}))
+    with pytest.raises(GateError, match="current stage 'canary-25'"):
+        book.judge("canary-50", at=1.0, entered_at=0.0, extended=False)
+    with pytest.raises(GateError, match="payoff_range"):
+        GateBook.start(POLICY)
+    with pytest.raises(GateError, match="not a stored book"):
+        GateBook.from_json(POLICY, {"policy": POLICY.digest})
+
+
+def test_rate_against_champion() -> None:
+    """A proportion compared with the champion: equal rates advance past a ratio of 1.5, tripled rates roll back."""
+    text = TEXT.replace(
+        "    max: 0.05                 # real: 0.005, and compareTo champion beside it\n",
+        "    tolerance: 1\n    niMargin: 1.5\n",
+    ).replace(
+        "    metric: canary_errors     # 5xx, resets, time-outs and non-finite answers of the release itself\n"
+        "    compareTo: bound",
+        "    metric: canary_errors\n    compareTo: champion",
+    )
+    text = text.replace("require: [errors, slow]", "require: [slow]")
+    policy = load_rollout(text, "r.yaml")
+    for events, decision in ((3, Decision.ADVANCE), (9, Decision.ROLLBACK)):
+        book = book_in("canary-25", policy)
+        stage: Stage = replace(policy.stage("canary-25"), gates=())
+        assert stage.weight_pct == 25
+        for _ in range(60):
+            block = CountBlock(events, 50, 9, 150)
+            book.observe(poll("canary-25", {"canary_errors": block, "slow_share": CountBlock(0, 50)}))
+        verdict = judged(book, 40.0)
+        if decision is Decision.ROLLBACK:
+            assert (verdict.decision, verdict.reason) == (decision, ReasonCode.REGRESSION)
+        else:
+            assert gate_of(verdict, "errors") is GateStatus.PASS
