@@ -16,7 +16,7 @@ from services.traffic.admin import Host
 
 @dataclass(frozen=True)
 class HostTotals:
-    """What one host had done when last read."""
+    """What one host had done when last read; requests that have ended, refused connections among them."""
 
     requests: int
     errors: int
@@ -42,13 +42,12 @@ def difference(
     for host in hosts:
         key = f"{cluster}/{host.address}"
         before = held.get(key, HostTotals(0, 0))
-        restarted = host.rq_total < before.requests or host.rq_error < before.errors
+        restarted = host.rq_done < before.requests or host.rq_error < before.errors
         base = HostTotals(0, 0) if restarted else before
-        requests += host.rq_total - base.requests
+        requests += host.rq_done - base.requests
         errors += host.rq_error - base.errors
-        totals[key] = HostTotals(host.rq_total, host.rq_error)
-    # A connection that failed counts as an error but never became a request.
-    return Delta(max(requests, errors), errors), totals
+        totals[key] = HostTotals(host.rq_done, host.rq_error)
+    return Delta(requests, errors), totals
 
 
 def sickness(hosts: Iterable[Host]) -> str:

@@ -132,7 +132,7 @@ def _evidence_tables() -> None:
         sa.Column("row", sa.Text, nullable=False),
         sa.Column("took_ms", sa.Float, nullable=False),
     )
-    op.create_index("decisions_by_time", "decisions", ["shadow", "at"])
+    op.create_index("decisions_by_time", "decisions", ["at", "shadow"])
     op.create_index("decisions_by_unit", "decisions", ["unit", "at"])
     op.create_index("decisions_by_request", "decisions", ["request_id", "shadow", "attempt"])
     op.create_table(

@@ -1,0 +1,198 @@
+"""A fresh store per test: a SQLite file, or a PostgreSQL database when TRIMTAB_TEST_DATABASE_URL names a
+server."""
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
+
+import policies
+from policies.rollout_policy import Gate, RolloutPolicy, Stage, StageKind
+from policies.utility import UtilitySpec, load_utility
+from services.store.database import Database, open_database
+from services.store.decisions import DecisionRow
+from services.store.rollouts import RolloutRecord
+from services.traffic.admin import Host
+from services.traffic.errors import TrafficError
+
+
+@pytest.fixture
+def store_url(tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty store."""
+    server = os.environ.get("TRIMTAB_TEST_DATABASE_URL")
+    if not server:
+        yield f"sqlite:///{tmp_path / 'trimtab.db'}"
+        return
+    name = f"trimtab_{uuid.uuid4().hex[:12]}"
+    admin = create_engine(make_url(server).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    yield make_url(server).set(drivername="postgresql", database=name).render_as_string(hide_password=False)
+    with admin.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
+
+
+@pytest.fixture
+def db(store_url: str, tmp_path: Path) -> Iterator[Database]:
+    """An opened, migrated, empty store."""
+    database = open_database(store_url, folder=tmp_path)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def record() -> RolloutRecord:
+    """An active rollout, begun at 1000 s."""
+    return RolloutRecord(
+        id="r1",
+        service="telemarketing",
+        champion="rel-a",
+        candidate="rel-b",
+        policy_text="",
+        utility_text="",
+        salt="s1",
+        state={},
+        gates={},
+        cursors={},
+        weight_pct=25.0,
+        version=1,
+        created_at=1000.0,
+        updated_at=1000.0,
+    )
+
+
+@pytest.fixture
+def utility() -> UtilitySpec:
+    """The utility spec that ships with the project: leave 0, call -1 or a share of the balance."""
+    file = Path(policies.__file__).parent / "telemarketing" / "utility.yaml"
+    return load_utility(file.read_text(), str(file))
+
+
+def _gate(metric: str, **changes: Any) -> Gate:
+    known: dict[str, Any] = {
+        "name": metric.replace("_", "-"),
+        "metric": metric,
+        "compare_to": "bound",
+        "min": None,
+        "max": 0.05,
+        "tolerance": None,
+        "ni_margin": None,
+        "min_samples": 0,
+        "required": True,
+        "weight": 1.0,
+        "on_fail": "rollback",
+        "on_missing": "hold",
+        "on_error": "hold",
+        "budget_ms": 250.0 if metric == "slow_share" else None,
+        "estimate": "value",
+        "applies_to": "all",
+        "owner": "ops",
+        "rationale": "for the test",
+    }
+    return Gate(**{**known, **changes})
+
+
+@pytest.fixture
+def make_stage() -> Callable[..., Stage]:
+    """Builds a stage: name, kind, weight and the metrics of its gates."""
+
+    def make(name: str, kind: StageKind, weight_pct: float | None, *metrics: str) -> Stage:
+        gates = tuple(_gate(metric) for metric in metrics)
+        return Stage(name, kind, weight_pct, 10.0, 40.0, "rollback", "gates", False, "", gates)
+
+    return make
+
+
+@pytest.fixture
+def policy(make_stage: Callable[..., Stage]) -> RolloutPolicy:
+    """A policy whose decisions mature after 6 s."""
+    stage = make_stage("canary-25", "canary", 25.0, "utility")
+    return RolloutPolicy(
+        "telemarketing", 1, "ops", 0.01, 0.05, 6.0, 1.0, 1.0, 10.0, 200.0, (stage,), "sha256:0"
+    )
+
+
+@dataclass
+class ProxyDouble:
+    """Implements the port services.telemetry.evidence.Admin: what the proxy would say, settable."""
+
+    weight: float = 25.0
+    clusters: dict[str, tuple[Host, ...]] = field(default_factory=dict)
+    is_down: bool = False
+
+    def weight_pct(self) -> float:
+        self._answer()
+        return self.weight
+
+    def endpoints(self) -> dict[str, tuple[Host, ...]]:
+        self._answer()
+        return self.clusters
+
+    def set_host(
+        self, cluster: str, total: int, errors: int = 0, *, port: int = 9001, **changes: Any
+    ) -> None:
+        state: dict[str, Any] = {"priority": 0, "healthy": True, "ejected": False, **changes}
+        host = Host(
+            address=f"127.0.0.1:{port}",
+            rq_total=total,
+            rq_success=max(0, total - errors),
+            rq_error=errors,
+            rq_timeout=0,
+            rq_active=0,
+            cx_connect_fail=0,
+            **state,
+        )
+        others = tuple(one for one in self.clusters.get(cluster, ()) if one.address != host.address)
+        self.clusters[cluster] = (*others, host)
+
+    def _answer(self) -> None:
+        if self.is_down:
+            raise TrafficError("Envoy does not answer")
+
+
+@pytest.fixture
+def proxy() -> ProxyDouble:
+    """A healthy proxy with a canary and a stable host, weight 25 %."""
+    double = ProxyDouble()
+    double.set_host("canary", 0)
+    double.set_host("shadow", 0)
+    double.set_host("stable", 0, port=9000)
+    return double
+
+
+@pytest.fixture
+def make_decision() -> Callable[..., DecisionRow]:
+    """Builds a decision row; what is not given is plain, and ids are counted."""
+    numbers = count(1)
+
+    def make(**changes: Any) -> DecisionRow:
+        number = next(numbers)
+        row = changes.pop("row", {"balance": 1000, "age": 40})
+        known: dict[str, Any] = {
+            "decision_id": f"d{number}",
+            "request_id": f"q{number}",
+            "attempt": 1,
+            "at": 1010.0,
+            "unit": f"u{number}",
+            "assigned": "stable",
+            "shadow": False,
+            "release": "rel-a",
+            "action": "leave",
+            "score": 0.1,
+            "took_ms": 2.0,
+            "expected_utility": "[0,0]",
+            "probabilities": "[1,0]",
+            "row": json.dumps(row),
+        }
+        return DecisionRow(**{**known, **changes})
+
+    return make
