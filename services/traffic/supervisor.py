@@ -255,7 +255,7 @@ class Supervisor:
             return
         kill_session(owned.process)
         owned.deaths_in_a_row = 0 if now - owned.since > STEADY_S else owned.deaths_in_a_row
-        delay_s = min(LONGEST_BACKOFF_S, owned.spec.restart_delay_s * 2.0**owned.deaths_in_a_row)
+        delay_s = min(LONGEST_BACKOFF_S, owned.spec.restart_delay_s * 2.0 ** min(owned.deaths_in_a_row, 10))
         owned.deaths_in_a_row += 1
         owned.start_at = now + delay_s
         _log(

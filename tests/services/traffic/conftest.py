@@ -259,3 +259,8 @@ def plane(running_plane: Plane) -> Plane:
 @pytest.fixture(scope="session")
 def wait() -> Callable[..., Any]:
     return wait_for
+
+
+@pytest.fixture
+def base_port() -> int:
+    return free_base()

@@ -23,6 +23,7 @@ def send(plane: Any, weight_pct: float) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, str(SENDER), str(plane.home.ports.rtds), str(weight_pct)])
 
 
+@pytest.mark.e2e
 def test_a_killed_sender_means_weight_zero(plane: Any, wait: Callable[..., Any]) -> None:
     """SIGKILL of the sender at 50 %: within 6 s no request reaches the canary; a new sender is heard again."""
     plane.canary("b")

@@ -4,6 +4,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+pytestmark = pytest.mark.e2e
+
 
 def test_promotion_under_load(plane: Any) -> None:
     """stable a → (b, a): 0 failures, and a receives none within 2 s."""

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.mark.parametrize("illness", ["error", "hang", "kill"])
 def test_no_user_request_fails(plane: Any, illness: str) -> None:
