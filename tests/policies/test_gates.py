@@ -17,11 +17,10 @@ from policies.evidence import (
     CountBlock,
     EvidenceError,
     GapBlock,
-    Measured,
     PollEvidence,
     UtilityBlock,
 )
-from policies.gates import GateBook, GateError, judge_measured
+from policies.gates import GateBook, GateError
 from policies.rollout_policy import RolloutPolicy, Stage, load_rollout
 from policies.verdict import Decision, GateStatus, ReasonCode, Verdict
 
@@ -74,59 +73,6 @@ def judged(book: GateBook, at: float, *, extended: bool = False) -> Verdict:
 
 def gate_of(verdict: Verdict, name: str) -> GateStatus:
     return next(gate.status for gate in verdict.gates if gate.gate == name)
-
-
-# --- offline stages
-
-
-def alignment(**changes: Measured | None) -> dict[str, Measured]:
-    values: dict[str, Measured | None] = {
-        "gain_over_trivial": Measured(0.08, -0.01, 0.17, 4000),
-        "gain_over_champion": Measured(0.02, -0.1, 0.14, 4000),
-        **changes,
-    }
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def test_offline_stage_passes_on_measurements() -> None:
-    """All required measurements within their bounds: ADVANCE, with the numbers in the detail."""
-    verdict = judge_measured(POLICY.stage("alignment"), alignment(), at=5.0)
-    assert (verdict.decision, verdict.reason) == (Decision.ADVANCE, ReasonCode.GATES_PASSED)
-    assert "the interval's lower end must be >= -0.05: -0.01" in verdict.detail
-
-
-@pytest.mark.parametrize(
-    ("changes", "status", "reason"),
-    [
-        ({"gain_over_trivial": Measured(0.08, -0.06, 0.2, 4000)}, "fail", ReasonCode.BOUND_EXCEEDED),
-        ({"gain_over_trivial": Measured(math.nan, -0.01, 0.2, 4000)}, "error", ReasonCode.GATE_ERROR),
-        ({"gain_over_trivial": Measured(0.08, None, None, 4000)}, "no_data", ReasonCode.NO_DATA),
-        ({"gain_over_champion": None}, "no_data", ReasonCode.NO_DATA),
-    ],
-)
-def test_offline_stage_never_passes_on_less(
-    changes: dict[str, Measured | None], status: str, reason: ReasonCode
-) -> None:
-    """Beyond the bound, NaN, without the interval it asks for, or not measured: refused with its own reason."""
-    verdict = judge_measured(POLICY.stage("alignment"), alignment(**changes), at=5.0)
-    assert (verdict.decision, verdict.reason, verdict.status.value) == (Decision.ROLLBACK, reason, status)
-
-
-def test_first_release_needs_no_champion() -> None:
-    """A gate for challengers is not asked of the first release, and no others are dropped."""
-    verdict = judge_measured(
-        POLICY.stage("alignment"), alignment(gain_over_champion=None), at=5.0, first_release=True
-    )
-    assert verdict.decision is Decision.ADVANCE
-    assert len(verdict.gates) == 2
-
-
-def test_on_missing_hold_holds_offline() -> None:
-    """onMissing: hold holds an offline stage instead of refusing the release."""
-    stage = POLICY.stage("training")
-    held = replace(stage, gates=tuple(replace(gate, on_missing="hold") for gate in stage.gates))
-    verdict = judge_measured(held, {}, at=5.0)
-    assert (verdict.decision, verdict.reason) == (Decision.HOLD, ReasonCode.NO_DATA)
 
 
 # --- live stages: nothing passes without evidence

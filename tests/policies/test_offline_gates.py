@@ -1,0 +1,71 @@
+"""Promises of the offline gates: a measurement passes within its bound, and nothing else passes."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from policies.evidence import Measured
+from policies.gates import judge_measured
+from policies.rollout_policy import load_rollout
+from policies.verdict import Decision, ReasonCode
+
+YAML = Path(__file__).parents[2] / "policies" / "telemarketing" / "rollout.yaml"
+POLICY = load_rollout(YAML.read_text(encoding="utf-8"), "rollout.yaml")
+
+
+def alignment(**changes: Measured | None) -> dict[str, Measured]:
+    values: dict[str, Measured | None] = {
+        "gain_over_trivial": Measured(0.08, -0.01, 0.17, 4000),
+        "gain_over_champion": Measured(0.02, -0.1, 0.14, 4000),
+        **changes,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def test_offline_stage_passes_on_measurements() -> None:
+    """All required measurements within their bounds: ADVANCE, with the numbers in the detail."""
+    verdict = judge_measured(POLICY.stage("alignment"), alignment(), at=5.0)
+    assert (verdict.decision, verdict.reason) == (Decision.ADVANCE, ReasonCode.GATES_PASSED)
+    assert "the interval's lower end must be >= -0.05: -0.01" in verdict.detail
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "reason"),
+    [
+        ({"gain_over_trivial": Measured(0.08, -0.06, 0.2, 4000)}, "fail", ReasonCode.BOUND_EXCEEDED),
+        ({"gain_over_trivial": Measured(math.nan, -0.01, 0.2, 4000)}, "error", ReasonCode.GATE_ERROR),
+        ({"gain_over_trivial": Measured(0.08, None, None, 4000)}, "no_data", ReasonCode.NO_DATA),
+        ({"gain_over_champion": None}, "no_data", ReasonCode.NO_DATA),
+    ],
+)
+def test_offline_stage_never_passes_on_less(
+    changes: dict[str, Measured | None], status: str, reason: ReasonCode
+) -> None:
+    """Beyond the bound, NaN, without the interval it asks for, or not measured: refused with its own reason."""
+    verdict = judge_measured(POLICY.stage("alignment"), alignment(**changes), at=5.0)
+    assert (verdict.decision, verdict.reason, verdict.status.value) == (Decision.ROLLBACK, reason, status)
+
+
+def test_first_release_needs_no_champion() -> None:
+    """A gate for challengers is not asked of the first release, and no others are dropped."""
+    verdict = judge_measured(
+        POLICY.stage("alignment"), alignment(gain_over_champion=None), at=5.0, first_release=True
+    )
+    assert verdict.decision is Decision.ADVANCE
+    assert len(verdict.gates) == 2
+
+
+def test_on_missing_hold_holds_offline() -> None:
+    """onMissing: hold holds an offline stage instead of refusing the release."""
+    stage = POLICY.stage("training")
+    held = replace(stage, gates=tuple(replace(gate, on_missing="hold") for gate in stage.gates))
+    verdict = judge_measured(held, {}, at=5.0)
+    assert (verdict.decision, verdict.reason) == (Decision.HOLD, ReasonCode.NO_DATA)
+
+
+def test_live_stage_is_not_judged_from_measurements() -> None:
+    """A live stage handed to the offline judge is a mistake of the caller."""
+    with pytest.raises(ValueError, match="must be offline: 'shadow' is shadow"):
+        judge_measured(POLICY.stage("shadow"), {}, at=1.0)
