@@ -53,6 +53,7 @@ class TrainedCandidate:
             "validation_interval": list(self.validation_interval),
             "validation_rows": self.validation_rows,
             "calibration_error": self.calibration_error,
+            "calibration": self.calibration.to_json(),
             "best_epoch": self.best_epoch,
             "epochs": len(self.history),
             "seed": self.seed,
