@@ -41,6 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         stream=sys.stderr,
         format="%(asctime)s level=%(levelname)s logger=%(name)s %(message)s",
     )
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     home = Home(arguments.home.resolve(), Ports(arguments.base_port))
     try:
         return _run(home)

@@ -36,14 +36,17 @@ class Chunk:
 class LogFiles:
     """All files of some glob patterns, each from where it was left."""
 
-    def __init__(self, folder: Path, pattern: str, checkpoints: Iterable[Checkpoint]) -> None:
+    def __init__(
+        self, folder: Path, pattern: str, checkpoints: Iterable[Checkpoint], *, chunk_bytes: int = CHUNK_BYTES
+    ) -> None:
+        self._chunk_bytes = chunk_bytes
         self._folder = folder
         self._pattern = pattern
         self._positions = {checkpoint.file_id: checkpoint for checkpoint in checkpoints}
         self._recognised: set[str] = set()
 
     def read(self) -> tuple[Chunk, ...]:
-        """What is new in each file, at most `CHUNK_BYTES` of it; files without news are left out."""
+        """What is new in each file, at most `chunk_bytes` of it; files without news are left out."""
         found = (self._read(path) for path in sorted(self._folder.glob(self._pattern)))
         return tuple(chunk for chunk in found if chunk is not None)
 
@@ -72,9 +75,9 @@ class LogFiles:
                 )
                 start = 0 if held is None or is_other else held.position
                 file.seek(start)
-                data = file.read(min(CHUNK_BYTES, status.st_size - start))
+                data = file.read(min(self._chunk_bytes, status.st_size - start))
                 end = data.rfind(b"\n") + 1
-                overlong = len(data) if not end and len(data) == CHUNK_BYTES else 0
+                overlong = len(data) if not end and len(data) == self._chunk_bytes else 0
                 position = start + (end or overlong)
                 file.seek(0)
                 head = _head(file.read(min(_HEAD_BYTES, position)))

@@ -21,7 +21,7 @@ from typing import TypeVar
 from services.store import decisions as store
 from services.store.database import Database, StoreError
 from services.telemetry.events import log_event
-from services.telemetry.log_files import Chunk, LogFiles
+from services.telemetry.log_files import CHUNK_BYTES, Chunk, LogFiles
 from services.telemetry.records import BadLine, decision_row, request_row
 
 LOGGER = logging.getLogger(__name__)
@@ -56,13 +56,14 @@ class Shipper:
         *,
         clock: Callable[[], float],
         write_slack_s: float = WRITE_SLACK_S,
+        chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
         self._db = db
         self._clock = clock
         self._write_slack_s = write_slack_s
         held = store.checkpoints(db)
-        self._decisions = LogFiles(decision_logs, "*/*.jsonl*", held)
-        self._requests = LogFiles(access_log.parent, f"{access_log.name}*", held)
+        self._decisions = LogFiles(decision_logs, "*/*.jsonl*", held, chunk_bytes=chunk_bytes)
+        self._requests = LogFiles(access_log.parent, f"{access_log.name}*", held, chunk_bytes=chunk_bytes)
 
     def ship_once(self) -> ShipReport:
         """One pass over all files. Raises StoreError or the driver's error; then nothing was shipped."""

@@ -343,7 +343,7 @@ def _oracle(rows: list[DecisionRow], rollout: Rollout) -> dict[str, list[float]]
 
 
 def test_a_poll_costs_what_is_new(rollout: Rollout, make_decision: Make) -> None:
-    """With 50,000 decisions stored and 400 new ones a second, a poll stays below 30 ms (three times that here)."""
+    """With 50,000 decisions stored and 400 new ones a second, a poll takes less than 30 ms of CPU."""
     rows = [
         make_decision(
             at=1000.0 + index / 400,
@@ -371,9 +371,9 @@ def test_a_poll_costs_what_is_new(rollout: Rollout, make_decision: Make) -> None
     for second in range(10):
         with rollout.db.write() as connection:
             store.upsert_requests(connection, found[49_000 + 100 * second : 49_100 + 100 * second])
-        began = time.perf_counter()
+        began = time.thread_time()
         canary, stable = rollout.utilities(1111.0 + second)
-        took.append(1000 * (time.perf_counter() - began))
+        took.append(1000 * (time.thread_time() - began))
         assert (len(canary), len(stable)) == (100, 300)
     print(f"poll_ms median={np.median(took):.1f} max={max(took):.1f}")
-    assert np.median(took) < 90
+    assert np.median(took) < 60  # the machine that runs this may be a slow one
