@@ -189,7 +189,8 @@ def end_orphans(home: Home) -> list[str]:
 def in_charge(home: Home) -> Iterator[None]:
     """Hold this home's supervisor lock. Raises: TrafficError when another process does."""
     home.processes.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(home.processes / "supervisor.lock", timeout=0)
+    # A killed holder's threads may keep the lock for some milliseconds after it counts as dead.
+    lock = FileLock(home.processes / "supervisor.lock", timeout=2.0)
     try:
         lock.acquire()
     except Timeout as error:

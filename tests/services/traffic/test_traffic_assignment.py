@@ -66,7 +66,7 @@ def test_weight_zero_is_a_hard_exclude(plane: Any) -> None:
 
 
 def test_without_a_unit_stable_and_no_evidence(plane: Any) -> None:
-    """Without a unit id, or with an empty one, the request goes to stable with assigned "none", at any weight."""
+    """Without a unit id, or with an empty one: stable with assigned "none", at any weight."""
     plane.canary("b")
     plane.grant(100.0)
     assert plane.decide("u1").json()["name"] == "b"

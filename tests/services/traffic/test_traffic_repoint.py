@@ -62,3 +62,14 @@ def test_canary_becomes_stable(plane: Any) -> None:
     late = [answer for answer in answers if answer.at > switched[0] + 2.0]
     assert len(late) > 50
     assert {answer.name for answer in late} == {"b"}
+
+
+def test_a_bad_promotion_falls_back(plane: Any, wait: Callable[..., Any]) -> None:
+    """With (b, a), b answering 500: after five of them it is ejected and a answers."""
+    plane.slots(stable=("b", "a"))
+    wait(lambda: plane.decide("u1").json()["name"] == "b", what="b serves")
+    answers = plane.load(150, 2.0, during=lambda: plane.upstreams["b"].mode("error"))
+    failed = [answer for answer in answers if answer.status != 200]
+    print(f"stable answering 500: {len(failed)} failed of {len(answers)} before the old release took over")
+    assert 5 <= len(failed) <= 15
+    assert {answer.name for answer in answers[-50:]} == {"a"}

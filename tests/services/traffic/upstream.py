@@ -19,7 +19,7 @@ async def read_request(reader: asyncio.StreamReader) -> tuple[str, str, dict[str
         return None
     method, path, _ = line.decode().split(" ", 2)
     headers: dict[str, str] = {}
-    while (raw := (await reader.readline()).decode().strip()) != "":
+    while (raw := (await reader.readline()).decode("utf-8", "replace").strip()) != "":
         key, _, value = raw.partition(":")
         headers[key.lower()] = value.strip()
     body = b""
