@@ -51,7 +51,8 @@ def rules(
 
 
 def _thresholds(score: Floats, utility: UtilitySpec) -> list[Rule]:
-    grid = np.unique(np.quantile(score, np.linspace(0.0, 1.0, CURVE_POINTS)).round(6))
+    quantiles = np.quantile(score, np.linspace(0.0, 1.0, CURVE_POINTS))
+    grid = np.unique(np.append(np.ceil(quantiles * 1e6) / 1e6, 0.0))  # rounded up: the last one calls nobody
     action, outcome = utility.actions[1], utility.outcomes[1]
     return [
         Rule(f"{action} iff P({outcome}) > {t:.6f}", "threshold", float(t), (score > t).astype(np.intp))
@@ -67,7 +68,9 @@ def _shifts(payoffs: Floats, probabilities: Floats, utility: UtilitySpec) -> lis
         if index == utility.default_index:
             continue
         deficit = np.delete(expected, index, axis=1).max(axis=1) - expected[:, index]
-        for shift in np.unique(np.quantile(deficit, np.linspace(0.0, 1.0, CURVE_POINTS // 2)).round(4)):
+        quantiles = np.quantile(deficit, np.linspace(0.0, 1.0, CURVE_POINTS // 2))
+        grid = np.unique(np.append(np.floor(quantiles * 1e4) / 1e4, np.ceil(deficit.max() * 1e4 + 1) / 1e4))
+        for shift in grid:
             point = OperatingPoint(
                 tuple(float(shift) if i == index else 0.0 for i in range(len(utility.actions))),
                 utility.default_index,
