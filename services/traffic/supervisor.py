@@ -8,7 +8,6 @@ Must never import bentoml, torch or sqlalchemy.
 """
 
 import argparse
-import http.client
 import os
 import signal
 import subprocess
@@ -16,15 +15,14 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from services.home import LOOPBACK, Home, Ports
 from services.traffic.admin import EnvoyAdmin
 from services.traffic.bootstrap import bootstrap_file, envoy_argv
 from services.traffic.errors import TrafficError
+from services.traffic.owned import Ending, Owned, answers_200
 from services.traffic.processes import (
     Identity,
     end,
@@ -83,41 +81,16 @@ UNREADY_AFTER = 3
 """Failed looks in a row before a ready process counts as not ready."""
 
 
-@dataclass
-class _Owned:
-    """One process in the supervisor's hands; `process` None while it waits to be started (again)."""
-
-    spec: ProcessSpec
-    process: Identity | None = None
-    ready: bool = False
-    since: float = 0.0
-    restarts: int = 0
-    deaths_in_a_row: int = 0
-    start_at: float = 0.0
-    look_at: float = 0.0
-    failed_looks: int = 0
-    look: "Future[bool] | None" = None
-
-
-@dataclass(frozen=True)
-class _Ending:
-    """A process that was asked to finish; it is ended after `deadline` (monotonic seconds)."""
-
-    name: str
-    process: Identity
-    deadline: float
-
-
 class Supervisor:
     """Reconciles what runs with what is wanted, every `TICK_S` seconds, until told to stop."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
         self._traffic = Traffic(home)
-        self._owned: dict[str, _Owned] = {}
+        self._owned: dict[str, Owned] = {}
         self._stopping = threading.Event()
         self._lookers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="look")
-        self._ending: list[_Ending] = []
+        self._ending: list[Ending] = []
         self._children: list[subprocess.Popen[bytes]] = []
         self._derive_at = 0.0
         self._reported: dict[str, str] = {}
@@ -190,7 +163,7 @@ class Supervisor:
         for name, old in left.items():
             spec = wanted.get(name)
             if spec is not None and spec.digest == old.digest:
-                self._owned[name] = _Owned(spec, old.identity, since=old.since, restarts=old.restarts)
+                self._owned[name] = Owned(spec, old.identity, since=old.since, restarts=old.restarts)
                 _log("adopted", name=name, pid=old.pid)
             else:
                 unwanted.append(old.identity)
@@ -211,7 +184,7 @@ class Supervisor:
             self._report("wanted", None)
         self._end_unwanted(wanted)
         for name, spec in wanted.items():
-            owned = self._owned.setdefault(name, _Owned(spec))
+            owned = self._owned.setdefault(name, Owned(spec))
             if owned.process is not None and not is_alive(owned.process):
                 self._bury(name, owned, now)
             if owned.process is None and now >= owned.start_at and not self._still_ends(name):
@@ -240,7 +213,7 @@ class Supervisor:
             if owned.process is not None:
                 _log("ends", name=name, pid=owned.process.pid)
                 terminate(owned.process)
-                self._ending.append(_Ending(name, owned.process, time.monotonic() + GRACE_S))
+                self._ending.append(Ending(name, owned.process, time.monotonic() + GRACE_S))
         for ending in list(self._ending):
             if not is_alive(ending.process) or time.monotonic() >= ending.deadline:
                 kill_session(ending.process)
@@ -250,7 +223,7 @@ class Supervisor:
     def _still_ends(self, name: str) -> bool:
         return any(ending.name == name for ending in self._ending)
 
-    def _bury(self, name: str, owned: _Owned, now: float) -> None:
+    def _bury(self, name: str, owned: Owned, now: float) -> None:
         if owned.process is None:
             return
         kill_session(owned.process)
@@ -264,7 +237,7 @@ class Supervisor:
         owned.process, owned.ready, owned.look, owned.failed_looks = None, False, None, 0
         owned.restarts += 1
 
-    def _start(self, name: str, owned: _Owned, now: float) -> None:
+    def _start(self, name: str, owned: Owned, now: float) -> None:
         try:
             spec = self._on_a_free_port(name, owned.spec)
             env = {**os.environ, **spec.env}
@@ -292,7 +265,7 @@ class Supervisor:
         self._derive()
         return moved
 
-    def _look(self, name: str, owned: _Owned, now: float) -> None:
+    def _look(self, name: str, owned: Owned, now: float) -> None:
         """Ask `ready_url` in the background; a process without one is ready while it lives."""
         if owned.spec.ready_url is None:
             owned.ready = True
@@ -309,7 +282,7 @@ class Supervisor:
             owned.look = None
             owned.look_at = now + (1.0 if owned.ready else TICK_S)
         if owned.look is None and now >= owned.look_at:
-            owned.look = self._lookers.submit(_answers_200, owned.spec.ready_url)
+            owned.look = self._lookers.submit(answers_200, owned.spec.ready_url)
 
     def _record(self) -> None:
         found = {
@@ -380,18 +353,6 @@ def _drain(admin: EnvoyAdmin, envoy: Identity) -> None:
 
 def _end_all(processes: Sequence[Identity]) -> None:
     end(processes, grace_s=GRACE_S, now=time.monotonic, sleep=time.sleep)
-
-
-def _answers_200(url: str) -> bool:
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or LOOPBACK, parts.port, timeout=2.0)
-    try:
-        connection.request("GET", parts.path or "/")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def _log(event: str, **facts: object) -> None:
