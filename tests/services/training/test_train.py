@@ -126,7 +126,7 @@ def test_the_numpy_forward_is_the_torch_forward(training: Training, columns: Col
     candidate = training.chosen
     network = Network(candidate.architecture, dropout=0.1, category_dropout=0.05).eval()
     state = {
-        name.replace("embedding.", "embedding.") + (".weight" if name.startswith("embedding") else ""): weight
+        name + (".weight" if name.startswith("embedding") else ""): weight
         for name, weight in candidate.weights.items()
     }
     network.load_state_dict({name: torch.from_numpy(weight) for name, weight in state.items()})
