@@ -1,0 +1,360 @@
+"""Conducts one rollout: poll evidence → judge → ledger → act and read back, until it is promoted or rolled back.
+
+Rule 1: what is decided is pure (policies); this file only asks, records, and carries out.
+Rule 2: state, gates and evidence cursors are saved in one transaction, so each poll's evidence counts exactly once.
+Rule 3: the steps of a transition are saved before the first is done (the intent) and struck off one by one, each read
+back; a conductor killed at any instant is resumed from there by `Conductor.resume`.
+Rule 4: while the canary has weight, every poll renews the grant; a conductor that dies or hangs loses it.
+Source: design.md sections 6 to 8. Must never import Prefect (infra/decisions/0002).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+from filelock import FileLock, Timeout
+
+from policies.evidence import PollEvidence
+from policies.gates import GateBook
+from policies.rollout import (
+    Action,
+    IllegalTransition,
+    Phase,
+    RolloutState,
+    Step,
+    initial,
+    order,
+    step,
+)
+from policies.rollout_policy import Stage, load_rollout
+from policies.utility import load_utility
+from policies.verdict import Decision, ReasonCode, Verdict
+from services.home import Home
+from services.ledger.ledger import append
+from services.rollout.effects import EffectFailed, Effects, World
+from services.rollout.stage import StageContext, conclude_stage
+from services.store import orders as order_store
+from services.store import rollouts
+from services.store.json_text import JsonObject
+from services.store.rollouts import RolloutRecord
+from services.telemetry.evidence import gather
+from services.telemetry.shadow import gather_shadow
+
+
+class ConductorBusy(RuntimeError):
+    """Another process conducts this service's rollout."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What one poll came to, for whoever watches."""
+
+    rollout_id: str
+    state: RolloutState
+    stage: Stage
+    weight_pct: float
+    verdict: Verdict
+    at: float
+
+
+Watch = Callable[[Progress], None]
+Report = Callable[[StageContext, RolloutRecord, Stage, Verdict, float], None]
+
+
+def sole_conductor(home: Home, service: str) -> AbstractContextManager[object]:
+    """A lock that the kernel frees when its holder dies. Raises ConductorBusy at once."""
+    lock = FileLock(home.root / f"rollout-{service}.lock")
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ConductorBusy(
+            f"another process conducts the rollout of {service!r}; watch it with `trimtab status --watch`"
+        ) from error
+
+
+def is_conducted(home: Home, service: str) -> bool:
+    """Whether some process conducts this service's rollout now."""
+    try:
+        with sole_conductor(home, service):
+            return False
+    except ConductorBusy:
+        return True
+
+
+def begin_rollout(
+    world: World, *, service: str, champion: str, candidate: str, policy_text: str, utility_text: str
+) -> RolloutRecord:
+    """Put a new rollout on record with its rules frozen. Raises RolloutExists when the service has one."""
+    now = world.clock()
+    policy = load_rollout(policy_text, "rollout.yaml")
+    utility = load_utility(utility_text, "utility.yaml")
+    state, steps = initial(policy, now)
+    book = GateBook.start(policy, payoff_range=utility.range)
+    book.enter_stage(state.stage)
+    record = rollouts.create(
+        world.db,
+        RolloutRecord(
+            id=f"{service}-{secrets.token_hex(4)}",
+            service=service,
+            champion=champion,
+            candidate=candidate,
+            policy_text=policy_text,
+            utility_text=utility_text,
+            salt=secrets.token_hex(8),
+            state=_state_json(state, steps),
+            gates=book.to_json(),
+            cursors={},
+            weight_pct=0.0,
+            version=0,
+            created_at=now,
+            updated_at=now,
+        ),
+    )
+    append(
+        world.db,
+        "rollout_started",
+        {
+            "champion": champion,
+            "candidate": candidate,
+            "policy": policy.digest,
+            "utility": utility.digest,
+            "salt": record.salt,
+        },
+        service=service,
+        rollout_id=record.id,
+        at=now,
+    )
+    return record
+
+
+class Conductor:
+    """One rollout, conducted. Make it under `sole_conductor`; it starts where the record stands."""
+
+    def __init__(self, world: World, record: RolloutRecord, *, watch: Watch, report: Report) -> None:
+        self._world = world
+        self._watch = watch
+        self._report = report
+        self.policy = load_rollout(record.policy_text, f"{record.id}/rollout.yaml")
+        self._utility = load_utility(record.utility_text, f"{record.id}/utility.yaml")
+        self.record = record
+        self.state, self._pending = _read_state(record.state)
+        self._book = GateBook.from_json(self.policy, record.gates)
+        self._effects = Effects(world, record, lease_s=self.policy.lease_s)
+        self._last_note: tuple[str, str] | None = None
+
+    @classmethod
+    def resume(cls, world: World, record: RolloutRecord, *, watch: Watch, report: Report) -> Conductor:
+        """Take up a rollout whose conductor died: its lease may have lapsed, so the stage's weight is set again and its
+        bake starts again; the evidence gathered so far is kept, what happened in between is not evidence."""
+        conductor = cls(world, record, watch=watch, report=report)
+        state, now = conductor.state, world.clock()
+        conductor._ledger("rollout_resumed", {"stage": state.stage, "phase": state.phase.value}, now)
+        if state.phase is Phase.CANARY and not state.frozen and not conductor._pending:
+            stage = conductor.policy.stage(state.stage)
+            steps = (Step(Action.SET_WEIGHT, stage.weight_pct, stage.name),)
+            conductor._save(state, steps, record.cursors)
+        return conductor
+
+    @property
+    def ended(self) -> bool:
+        """Whether the rollout is promoted or rolled back, with nothing left to do."""
+        return not self.state.is_live and not self._pending
+
+    def run_stage(self) -> Verdict:
+        """Poll until the current stage is left (or the rollout has ended); returns the verdict that left it."""
+        name, verdict = self.state.stage, None
+        self.settle()
+        while self.state.is_live and self.state.stage == name:
+            began = self._world.clock()
+            verdict = self._poll()
+            self.settle()
+            self._world.sleep(max(0.0, self.policy.poll_s - (self._world.clock() - began)))
+        self.settle()
+        if verdict is None:
+            raise IllegalTransition(f"rollout {self.record.id} has ended: {self.state.phase.value}")
+        return verdict
+
+    def _poll(self) -> Verdict:
+        """One look: orders first, then evidence, then the verdict and what follows from it."""
+        now = self._world.clock()
+        ordered = self._take_orders(now)
+        if ordered is not None:
+            return ordered
+        stage = self.policy.stage(self.state.stage)
+        if self.state.phase is Phase.CANARY and not self.state.frozen:
+            self._effects.grant(self.record.weight_pct)
+        evidence, cursors = self._gather(stage, now)
+        self._book.observe(evidence)
+        verdict = self._book.judge(
+            stage.name, at=now, entered_at=self.state.entered_at, extended=self.state.extended
+        )
+        self._apply(stage, verdict, cursors)
+        return verdict
+
+    def _gather(self, stage: Stage, now: float) -> tuple[PollEvidence, JsonObject]:
+        source = gather_shadow if self.state.phase is Phase.SHADOW else gather
+        return source(
+            self._world.db,
+            self._world.admin,
+            record=self.record,
+            policy=self.policy,
+            utility=self._utility,
+            stage=stage,
+            settled_at=self.state.entered_at,
+            now=now,
+        )
+
+    def _apply(self, stage: Stage, verdict: Verdict, cursors: JsonObject) -> None:
+        state, steps = step(self.policy, self.state, verdict, verdict.at)
+        moved = state.phase is not self.state.phase or state.stage != self.state.stage
+        if moved:
+            self._conclude(stage, verdict, lambda _: self._move(state, steps, cursors))
+        else:
+            self._note(verdict)
+            self._save(state, self._pending, cursors)
+        weight = self.record.weight_pct
+        self._watch(Progress(self.record.id, self.state, stage, weight, verdict, verdict.at))
+
+    def report_of(self, verdict: Verdict) -> str:
+        """Where the report of a stage's verdict stands or will stand."""
+        return str(self._context().link(verdict).path)
+
+    def _context(self) -> StageContext:
+        record, world = self.record, self._world
+        return StageContext(world.home, world.db, record.service, record.candidate, record.id)
+
+    def _conclude(self, stage: Stage, verdict: Verdict, act: Callable[[Verdict], None]) -> None:
+        since, record, context = self.state.entered_at, self.record, self._context()
+        conclude_stage(
+            context,
+            verdict,
+            act=act,
+            report=lambda final: self._report(context, record, stage, final, since),
+        )
+
+    def _move(self, state: RolloutState, steps: tuple[Step, ...], cursors: JsonObject) -> None:
+        if state.is_live and state.stage != self.state.stage:
+            self._book.enter_stage(state.stage)
+        self._save(state, steps, cursors)
+        self.settle()
+
+    def _take_orders(self, now: float) -> Verdict | None:
+        """Carry out what people ordered. A verdict is returned where the order ended the stage."""
+        for given in order_store.open_orders(self._world.db, self.record.id):
+            if not order_store.take(self._world.db, given.id, at=now):
+                continue
+            body: JsonObject = {"verb": given.verb, "by": given.by, "reason": given.reason}
+            try:
+                state, steps = order(self.policy, self.state, given.verb, now)
+            except IllegalTransition as error:
+                self._ledger("order_refused", {**body, "why": str(error)}, now)
+                continue
+            self._ledger("order", body, now)
+            if state.phase is self.state.phase and state.stage == self.state.stage:
+                self._save(state, steps, self.record.cursors)
+                self.settle()
+                continue
+            stage = self.policy.stage(self.state.stage)
+            verdict = _verdict_of_order(given.verb, stage.name, f"{given.by}: {given.reason}", now)
+            self._conclude(stage, verdict, lambda _, s=state, p=steps: self._move(s, p, self.record.cursors))  # type: ignore[misc]
+            return verdict
+        return None
+
+    def settle(self) -> None:
+        """Carry out the pending steps, each read back; then the stage's clock starts."""
+        if not self._pending:
+            return
+        try:
+            self._carry_out_pending()
+        except EffectFailed as error:
+            self._ledger("effect_failed", {"why": str(error)}, self._world.clock())
+            if not self.state.is_live:
+                raise
+            self._roll_back(str(error))
+
+    def _carry_out_pending(self) -> None:
+        self._ledger("intent", {"steps": [_step_json(step) for step in self._pending]}, self._world.clock())
+        while self._pending:
+            following = self._pending[0]
+            seen = self._effects.carry_out(following)
+            self._ledger("effect", {"action": following.action.value, "read_back": seen}, self._world.clock())
+            if following.action is Action.SET_WEIGHT:
+                self.record = replace(self.record, weight_pct=following.weight_pct or 0.0)
+            self._save(self.state, self._pending[1:], self.record.cursors)
+        settled_at = self._world.clock()
+        if self.state.is_live:
+            self._save(replace(self.state, entered_at=settled_at), (), self.record.cursors)
+        else:
+            self._ledger("rollout_ended", {"phase": self.state.phase.value}, settled_at)
+            self._save(self.state, (), self.record.cursors, ended_at=settled_at)
+
+    def _roll_back(self, why: str) -> None:
+        now, stage = self._world.clock(), self.policy.stage(self.state.stage)
+        verdict = Verdict(
+            stage=stage.name,
+            decision=Decision.ROLLBACK,
+            reason=ReasonCode.RELEASE_UNAVAILABLE,
+            detail=why,
+            gates=(),
+            at=now,
+        )
+        self._pending = ()
+        state, steps = step(self.policy, replace(self.state, held=False), verdict, now)
+        self._conclude(stage, verdict, lambda _: self._move(state, steps, self.record.cursors))
+
+    def _note(self, verdict: Verdict) -> None:
+        """A hold is put on the ledger when its reason changes, not at every poll."""
+        note = (verdict.stage, verdict.reason.value)
+        if note != self._last_note:
+            self._last_note = note
+            self._ledger("verdict", {"verdict": verdict.to_json()}, verdict.at)
+
+    def _ledger(self, kind: str, body: JsonObject, at: float) -> None:
+        append(self._world.db, kind, body, service=self.record.service, rollout_id=self.record.id, at=at)
+
+    def _save(
+        self,
+        state: RolloutState,
+        pending: tuple[Step, ...],
+        cursors: JsonObject,
+        *,
+        ended_at: float | None = None,
+    ) -> None:
+        fresh = replace(
+            self.record,
+            state=_state_json(state, pending),
+            gates=self._book.to_json(),
+            cursors=cursors,
+            ended_at=ended_at,
+        )
+        self.record = rollouts.save(self._world.db, fresh, at=self._world.clock())
+        self.state, self._pending = state, pending
+
+
+def _verdict_of_order(verb: str, stage: str, detail: str, now: float) -> Verdict:
+    reasons = {
+        "promote": (Decision.ADVANCE, ReasonCode.APPROVED),
+        "abort": (Decision.ROLLBACK, ReasonCode.ABORTED),
+        "kill": (Decision.ROLLBACK, ReasonCode.KILLED),
+    }
+    decision, reason = reasons[verb]
+    return Verdict(stage=stage, decision=decision, reason=reason, detail=detail, gates=(), at=now)
+
+
+def _step_json(step: Step) -> JsonObject:
+    return {"action": step.action.value, "weight_pct": step.weight_pct, "stage": step.stage}
+
+
+def _state_json(state: RolloutState, pending: tuple[Step, ...]) -> JsonObject:
+    return {"state": state.to_json(), "pending": [_step_json(step) for step in pending]}
+
+
+def _read_state(stored: JsonObject) -> tuple[RolloutState, tuple[Step, ...]]:
+    state, pending = stored["state"], stored["pending"]
+    if not isinstance(state, dict) or not isinstance(pending, list):
+        raise IllegalTransition("not a stored rollout state")
+    steps = tuple(Step(Action(str(item["action"])), item["weight_pct"], item["stage"]) for item in pending)
+    return RolloutState.from_json(state), steps

@@ -1,0 +1,120 @@
+"""The report of a live stage: the stage's decisions as frames, candidate against stable, handed to services/reports.
+
+Read-only and descriptive; a failure is a ReportError and changes no verdict. Must never import Prefect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, cast
+
+import numpy as np
+import orjson
+import pandas as pd  # type: ignore[import-untyped]
+
+from policies.rollout_policy import Stage
+from policies.utility import UtilityError, UtilitySpec
+from policies.verdict import Verdict
+from services.reports.stage_report import Kind, ReportError, write_stage_report
+from services.rollout.stage import StageContext, write_report
+from services.store.evidence import DecidedUnit
+from services.store.rollouts import RolloutRecord
+from services.store.stage_decisions import StageDecision, decisions_between
+from services.telemetry.realised import price_each
+
+MOST_ROWS = 6_000
+SPILL_S = 1.0  # decisions logged this long after the verdict still belong to the stage
+
+
+class LiveReports:
+    """Writes the reports of a rollout one after the other in the background, so that no poll waits for one."""
+
+    def __init__(self, utility: UtilitySpec) -> None:
+        self._utility = utility
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="stage-report")
+        self._waiting: list[Future[None]] = []
+
+    def submit(
+        self, context: StageContext, record: RolloutRecord, stage: Stage, verdict: Verdict, since: float
+    ) -> None:
+        """Have the report of this verdict written; returns at once."""
+
+        def write() -> None:
+            write_report(
+                context, verdict, lambda final: self._write(context, record, stage, final, since=since)
+            )
+
+        self._waiting.append(self._pool.submit(write))
+
+    def finish(self) -> None:
+        """Wait for all of them. Raises what a report raised beyond a ReportError."""
+        for waiting in self._waiting:
+            waiting.result()
+        self._pool.shutdown()
+
+    def _write(
+        self, context: StageContext, record: RolloutRecord, stage: Stage, verdict: Verdict, *, since: float
+    ) -> None:
+        decided = decisions_between(context.db, start=since, stop=verdict.at + SPILL_S, limit=MOST_ROWS)
+        candidate, stable = split_arms(decided, stage, record.candidate)
+        if not candidate:
+            raise ReportError(f"the candidate decided nothing in stage {stage.name}")
+        write_stage_report(
+            context.home,
+            service=context.service,
+            release=context.release,
+            stage=stage.name,
+            verdict=verdict,
+            kind=cast(Kind, stage.kind),
+            current=arm_frame(candidate, self._utility),
+            reference=arm_frame(stable, self._utility) if stable else None,
+            at=verdict.at,
+            unit=self._utility.unit,
+        )
+
+
+def split_arms(
+    decided: Sequence[StageDecision], stage: Stage, candidate: str
+) -> tuple[list[StageDecision], list[StageDecision]]:
+    """The candidate's decisions and stable's: by shadow mark, by assignment, or by the release that answered."""
+    if stage.kind == "shadow":
+        return [d for d in decided if d.shadow], [d for d in decided if not d.shadow]
+    live = [d for d in decided if not d.shadow]
+    if stage.kind == "canary":
+        return [d for d in live if d.assigned == "canary"], [d for d in live if d.assigned == "stable"]
+    return [d for d in live if d.release == candidate], [d for d in live if d.release != candidate]
+
+
+def arm_frame(decided: Sequence[StageDecision], utility: UtilitySpec) -> pd.DataFrame:
+    """One row a decision, with the columns that services/reports/live_panels.py names."""
+    rows: list[dict[str, Any]] = [orjson.loads(d.row) for d in decided]
+    frame = pd.DataFrame(
+        {
+            "request_id": [d.request_id for d in decided],
+            "at": [d.at for d in decided],
+            "action": [d.action for d in decided],
+            "score": [np.nan if d.score is None else d.score for d in decided],
+            "took_ms": [d.took_ms for d in decided],
+            "release": [d.release for d in decided],
+        }
+    )
+    frame["utility"] = _utilities(decided, utility)
+    gap = next((one for one in utility.constraints if one.kind == "action_rate_gap"), None)
+    if gap is not None and gap.group_field is not None:
+        name, limit = gap.group_field, gap.group_up_to
+        values = pd.to_numeric(pd.Series([row.get(name) for row in rows]), errors="coerce")
+        frame["group"] = np.where(values <= limit, f"{name} up to {limit:g}", f"{name} over {limit:g}")
+    return frame
+
+
+def _utilities(
+    decided: Sequence[StageDecision], utility: UtilitySpec
+) -> np.ndarray[Any, np.dtype[np.float64]]:
+    units = [
+        DecidedUnit(d.decision_id, d.at, d.assigned, d.release, d.action, d.row, d.outcome) for d in decided
+    ]
+    try:
+        return price_each(units, utility)
+    except UtilityError as error:
+        raise ReportError(f"a decision cannot be priced: {error}") from error

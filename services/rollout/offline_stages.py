@@ -1,0 +1,271 @@
+"""The stages before live traffic: contract, training, alignment; and packing what passed them into a release.
+
+Each gathers its evidence through the room that measures it and hands it to `ReleaseJob.pass_stage`, which judges,
+records and reports. Rows are cut in the order of time; alignment sees rows later than training and calibration saw.
+Must never import Prefect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from policies.gates import judge_measured
+from policies.operating_point import OperatingPoint
+from services.alignment.align import align
+from services.alignment.report import AlignmentReport
+from services.data.checks import ContractReport, check
+from services.data.splits import by_event_time, to_arrays
+from services.ledger.ledger import append
+from services.reports.offline_panels import alignment_panels, training_panels
+from services.reports.panels import Panel, Table
+from services.reports.stage_report import write_stage_report
+from services.rollout.release_job import ReleaseJob
+from services.rollout.stage import StageContext
+from services.serving.build import sources_digest
+from services.serving.release import Release, write_release
+from services.serving.scorer import Scorer
+from services.training.time_slices import TimePlan, TimeSlices, labelled_rows, outcome_indices, time_slices
+from services.training.train import Training, train
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from policies.verdict import Verdict
+
+REPORTED_ROWS = 20_000
+
+
+@dataclass(frozen=True)
+class CheckedRows:
+    """The rows that kept the contract, those of the job's span of time, and what the check found."""
+
+    rows: pl.DataFrame
+    report: ContractReport
+
+
+def check_contract(job: ReleaseJob, delivered: pl.DataFrame) -> CheckedRows:
+    """Contract stage: the rows delivered up to the job's end keep the contract. Raises StageRefused."""
+    contract, folder = job.policies.contract, job.home.snapshots / job.name
+
+    def gather() -> CheckedRows:
+        span = by_event_time(delivered, contract, start=job.start, stop=job.stop)
+        report = check(
+            span, contract, quarantine=folder / "quarantine.parquet", snapshot=folder / "snapshot.parquet"
+        )
+        import polars as pl
+
+        for sentence in report.sentences():
+            job.watcher.say(f"  {sentence}")
+        return CheckedRows(pl.read_parquet(report.snapshot), report)
+
+    def report(context: StageContext, verdict: Verdict, seen: CheckedRows) -> None:
+        half = len(seen.rows) // 2
+        sample = seen.rows.select(contract.feature_names)
+        write_stage_report(
+            job.home,
+            service=context.service,
+            release=context.release,
+            stage="contract",
+            verdict=verdict,
+            kind="contract",
+            current=sample.slice(half).to_pandas(),
+            reference=sample.slice(0, half).to_pandas(),
+            at=verdict.at,
+            panels=(_rules_panel(seen.report),),
+            unit=job.policies.utility.unit,
+        )
+
+    return job.pass_stage(
+        "contract",
+        gather=gather,
+        judge=lambda seen: judge_measured(
+            job.policies.rollout.stage("contract"),
+            seen.report.measured(),
+            at=job.clock(),
+            first_release=job.champion is None,
+        ),
+        report=report,
+    )
+
+
+def train_candidates(job: ReleaseJob, checked: CheckedRows) -> tuple[Training, TimeSlices]:
+    """Training stage: fit, calibrate and compare the candidates of this release. Raises StageRefused."""
+    policies = job.policies
+    slices = time_slices(to_arrays(checked.rows, policies.contract), TimePlan())
+
+    def gather() -> Training:
+        return train(
+            slices.fit,
+            slices.validation,
+            slices.calibration,
+            contract=policies.contract,
+            utility=policies.utility,
+            seed=job.seed,
+            on_progress=job.watcher.epoch,
+        )
+
+    def report(context: StageContext, verdict: Verdict, training: Training) -> None:
+        write_stage_report(
+            job.home,
+            service=context.service,
+            release=context.release,
+            stage="training",
+            verdict=verdict,
+            kind="training",
+            current=None,
+            reference=None,
+            at=verdict.at,
+            panels=training_panels(training.candidates, chosen=training.chosen, unit=policies.utility.unit),
+            unit=policies.utility.unit,
+        )
+
+    training = job.pass_stage(
+        "training",
+        gather=gather,
+        judge=lambda seen: judge_measured(
+            policies.rollout.stage("training"),
+            seen.measured(),
+            at=job.clock(),
+            first_release=job.champion is None,
+        ),
+        report=report,
+    )
+    append(
+        job.db,
+        "trained",
+        {"job": job.name, **training.record()},
+        service=policies.service,
+        rollout_id=None,
+        at=job.clock(),
+    )
+    return training, slices
+
+
+def align_thresholds(job: ReleaseJob, training: Training, slices: TimeSlices) -> OperatingPoint:
+    """Alignment stage: the operating point, priced on later rows, against every simpler rule and the champion.
+
+    Raises StageRefused.
+    """
+    policies = job.policies
+    contract, utility = policies.contract, policies.utility
+    point = OperatingPoint((0.0,) * len(utility.actions), utility.default_index)
+    labels = outcome_indices(
+        slices.test[contract.label], label_outcomes=contract.label_outcomes, outcomes=utility.outcomes
+    )
+    columns, outcomes = labelled_rows(slices.test, labels)
+    probabilities = training.chosen.probabilities(columns)
+
+    def gather() -> AlignmentReport:
+        champion = None
+        if job.champion is not None:
+            champion = Scorer.load(job.champion).decide(columns).actions
+        return align(
+            probabilities=probabilities,
+            columns=columns,
+            outcomes=outcomes,
+            utility=utility,
+            operating_point=point,
+            champion=champion,
+            seed=job.seed,
+        )
+
+    def report(context: StageContext, verdict: Verdict, found: AlignmentReport) -> None:
+        import pandas as pd  # type: ignore[import-untyped]
+
+        actions = point.choose(utility.payoffs(columns), probabilities)
+        names = np.array(utility.outcomes)
+        positive = len(utility.outcomes) - 1
+        frame = pd.DataFrame(
+            {
+                "outcome": names[outcomes],
+                "action": np.array(utility.actions)[actions],
+                "score": probabilities[:, positive],
+                "is_positive": outcomes == positive,
+                "acted": actions != utility.default_index,
+            }
+        )
+        write_stage_report(
+            job.home,
+            service=context.service,
+            release=context.release,
+            stage="alignment",
+            verdict=verdict,
+            kind="alignment",
+            current=frame.head(REPORTED_ROWS),
+            reference=None,
+            at=verdict.at,
+            panels=alignment_panels(found),
+            unit=utility.unit,
+        )
+
+    found = job.pass_stage(
+        "alignment",
+        gather=gather,
+        judge=lambda seen: judge_measured(
+            policies.rollout.stage("alignment"),
+            seen.measured(),
+            at=job.clock(),
+            first_release=job.champion is None,
+        ),
+        report=report,
+    )
+    append(
+        job.db,
+        "aligned",
+        {"job": job.name, **found.record()},
+        service=policies.service,
+        rollout_id=None,
+        at=job.clock(),
+    )
+    return point
+
+
+def pack_release(job: ReleaseJob, checked: CheckedRows, training: Training, point: OperatingPoint) -> Release:
+    """Write the release folder: weights, preprocessing, calibration, operating point and every digest behind them."""
+    policies = job.policies
+    release = write_release(
+        job.home.releases,
+        service=policies.service,
+        candidate=training.chosen,
+        operating_point=point,
+        policies=policies.texts,
+        provenance={
+            "job": job.name,
+            "snapshot_digest": checked.report.snapshot_digest,
+            "contract_digest": policies.contract.digest,
+            "utility_digest": policies.utility.digest,
+            "rollout_digest": policies.rollout.digest,
+            "code_version": job.code_version,
+            "sources_digest": sources_digest(),
+            "loss": training.chosen.loss_name,
+            "seed": job.seed,
+            "span": [job.start, job.stop],
+        },
+        created_at=job.clock(),
+    )
+    append(
+        job.db,
+        "release_packed",
+        {"job": job.name, "release": release.id, "content_digest": release.content_digest},
+        service=policies.service,
+        rollout_id=None,
+        at=job.clock(),
+    )
+    return release
+
+
+def _rules_panel(report: ContractReport) -> Panel:
+    rows = tuple(
+        (rule.name, "passed" if rule.passed else "FAILED", f"{rule.violations:,}", rule.bound, rule.detail)
+        for rule in report.rules
+    )
+    return Table(
+        title="Rules of the contract",
+        header=("rule", "", "violations", "bound", "detail"),
+        rows=rows,
+        value=float(report.quarantined),
+        note=f"{report.rows:,} rows delivered, {report.kept:,} kept, {report.quarantined:,} in quarantine.",
+    )

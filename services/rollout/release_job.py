@@ -1,0 +1,82 @@
+"""One release in the making: what its stages share, from the contract to the release folder.
+
+The job's name stands for the release until the release has its own id, which its content gives it.
+Must never import Prefect; a flow wraps each stage and a drill calls them as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from policies.verdict import Decision, Verdict
+from services.home import Home
+from services.rollout.policy_set import PolicySet
+from services.rollout.stage import Evidence, StageContext, pass_stage
+from services.serving.release import Release
+from services.store.database import Database
+from services.training.fit import Progress as EpochProgress
+
+
+class StageRefused(RuntimeError):
+    """A stage before the release did not advance; the text is its verdict."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.sentence())
+        self.verdict = verdict
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Who is told of progress; each may print, none may decide."""
+
+    enter: Callable[[str], None] = lambda stage: None
+    conclude: Callable[[Verdict, str], None] = lambda verdict, report: None
+    epoch: Callable[[EpochProgress], None] = lambda progress: None
+    say: Callable[[str], None] = lambda text: None
+
+
+@dataclass(frozen=True)
+class ReleaseJob:
+    """What to make: a release of this service from the rows between two fractions of time, against a champion.
+
+    `seed` fixes splits' shuffles, network weights and bootstraps; `champion` is None for the first release.
+    """
+
+    name: str
+    home: Home
+    db: Database
+    policies: PolicySet
+    start: float
+    stop: float
+    seed: int
+    champion: Release | None
+    code_version: str
+    clock: Callable[[], float]
+    watcher: Watcher = field(default_factory=Watcher)
+
+    def watched_by(self, conclude: Callable[[Verdict, str], None]) -> ReleaseJob:
+        """The same job with another listener to its verdicts."""
+        return replace(self, watcher=replace(self.watcher, conclude=conclude))
+
+    def pass_stage(
+        self,
+        stage: str,
+        *,
+        gather: Callable[[], Evidence],
+        judge: Callable[[Evidence], Verdict],
+        report: Callable[[StageContext, Verdict, Evidence], None],
+    ) -> Evidence:
+        """Run one offline stage and go on only if it advances. Raises StageRefused."""
+        self.watcher.enter(stage)
+        context = StageContext(self.home, self.db, self.policies.service, self.name)
+        verdict, evidence = pass_stage(
+            context,
+            gather=gather,
+            judge=judge,
+            act=lambda final: self.watcher.conclude(final, str(context.link(final).path)),
+            report=lambda final, seen: report(context, final, seen),
+        )
+        if verdict.decision is not Decision.ADVANCE:
+            raise StageRefused(verdict)
+        return evidence
