@@ -1,0 +1,66 @@
+"""The command line: every verb an operator needs, `--json` on each that prints, help with examples.
+
+Rule: a command imports what it needs when it runs; `status` and `kill` never import Prefect, torch or Evidently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from flows.commands import (
+    drill_candidate,
+    inspect_records,
+    lint_policy,
+    operate_rollout,
+    replay_traffic,
+    run_main_job,
+    schedule_releases,
+    start_system,
+)
+from flows.commands.output import fail
+
+app = typer.Typer(
+    name="trimtab",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Takes a decision model from a data contract to 100 % of live traffic; "
+    "the stakeholders' utility decides at every stage.",
+)
+for part in (
+    run_main_job,
+    start_system,
+    operate_rollout,
+    drill_candidate,
+    replay_traffic,
+    inspect_records,
+    lint_policy,
+    schedule_releases,
+):
+    part.register(app)
+
+
+def main(run: Callable[[], Any] = app) -> None:
+    """Run the command line; an expected error is one clear message and exit status 1, never a traceback."""
+    try:
+        run()
+    except KeyboardInterrupt:
+        fail("interrupted", code=130)
+    except Exception as error:
+        if not _is_expected(error):
+            raise
+        fail(str(error))
+
+
+def _is_expected(error: Exception) -> bool:
+    """Whether the error is one that the rooms raise on purpose, with a text for people."""
+    module = type(error).__module__
+    return module.partition(".")[0] in ("policies", "services", "flows")
+
+
+if __name__ == "__main__":
+    main()

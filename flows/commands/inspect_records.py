@@ -1,0 +1,139 @@
+"""`trimtab report` and `trimtab ledger`: read what was decided, and check that nobody changed it."""
+
+from __future__ import annotations
+
+import time
+
+import typer
+
+from flows.commands.output import HOME_OPTION, JSON_OPTION, console, fail, print_json, print_table
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("report")(report)
+    ledger = typer.Typer(no_args_is_help=True, help="The append-only record of verdicts, orders and effects.")
+    ledger.command("verify")(verify)
+    ledger.command("show")(show)
+    app.add_typer(ledger, name="ledger")
+
+
+def report(
+    stage: str = typer.Option(None, "--stage", help="Only this stage."),
+    name: str = HOME_OPTION,
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """List the stage reports with their verdicts, newest last.
+
+    Example: trimtab report --stage alignment
+    """
+    from flows.wiring import locate_home, open_store
+    from policies.verdict import Verdict
+    from services.ledger.ledger import entries
+
+    home = locate_home(name)
+    found = []
+    for entry in entries(open_store(home), kind="verdict"):
+        verdict = Verdict.from_json(_mapping(entry.body["verdict"]))
+        path = entry.body.get("report")
+        if path is None or (stage is not None and verdict.stage != stage):
+            continue
+        file = home.root / str(path)
+        found.append((entry, verdict, file, file.exists()))
+    if as_json:
+        print_json(
+            [
+                {"release": e.body["release"], "report": str(f), "written": there, **v.to_json()}
+                for e, v, f, there in found
+            ]
+        )
+        return
+    if not found:
+        fail(f"no stage report in {home.root}" + (f" for stage {stage!r}" if stage else ""))
+    rows = [
+        (
+            v.stage,
+            str(e.body["release"]),
+            v.decision.value,
+            v.reason.value,
+            str(f) if there else "not written",
+        )
+        for e, v, f, there in found
+    ]
+    print_table("Stage reports", ("stage", "release", "verdict", "reason", "file"), rows)
+
+
+def verify(name: str = HOME_OPTION, as_json: bool = JSON_OPTION) -> None:
+    """Recompute the ledger's hash chain; exit status 1 if an entry was changed, removed or inserted.
+
+    Example: trimtab ledger verify
+    """
+    from dataclasses import asdict
+
+    from flows.wiring import locate_home, open_store
+    from services.ledger.ledger import verify as check
+
+    home = locate_home(name)
+    if not (home.root / "trimtab.db").exists():
+        fail(f"there is no ledger in {home.root} yet")
+    found = check(open_store(home))
+    if as_json:
+        print_json(asdict(found))
+    elif found.ok:
+        console.print(
+            f"[green]ledger whole[/]: {found.entries} entries, head {found.head.hash[:16]}", highlight=False
+        )
+    else:
+        console.print(f"[red]ledger broken[/] at entry {found.first_bad}: {found.why}", highlight=False)
+    if not found.ok:
+        raise SystemExit(1)
+
+
+def show(
+    rollout: str = typer.Option(None, "--rollout", help="Only this rollout."),
+    kind: str = typer.Option(
+        None, "--kind", help="Only entries of this kind, e.g. verdict, intent, effect, order."
+    ),
+    last: int = typer.Option(40, "--last", help="How many, newest last."),
+    name: str = HOME_OPTION,
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Print the ledger's entries.
+
+    Example: trimtab ledger show --kind verdict
+    """
+    from flows.wiring import locate_home, open_store
+    from services.ledger.ledger import entries
+
+    found = entries(open_store(locate_home(name)), rollout, kind)[-last:]
+    if as_json:
+        print_json([vars(entry) for entry in found])
+        return
+    rows = [
+        (
+            str(e.seq),
+            time.strftime("%H:%M:%S", time.localtime(e.at)),
+            e.kind,
+            e.rollout_id or "",
+            _short(e.kind, e.body),
+        )
+        for e in found
+    ]
+    print_table("Ledger", ("#", "at", "kind", "rollout", "what"), rows)
+
+
+def _short(kind: str, body: dict[str, object]) -> str:
+    from policies.verdict import Verdict
+
+    if kind == "verdict":
+        return Verdict.from_json(_mapping(body["verdict"])).sentence()
+    if kind == "intent":
+        steps = body["steps"]
+        return ", ".join(str(_mapping(step)["action"]) for step in steps) if isinstance(steps, list) else ""
+    return ", ".join(f"{key} {value}" for key, value in body.items())
+
+
+def _mapping(value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        fail("the ledger holds an entry that is no object; `trimtab ledger verify` says more")
+    return value

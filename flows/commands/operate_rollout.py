@@ -1,0 +1,277 @@
+"""What operators do to a rollout: `rollout start|resume`, `status`, `promote`, `hold`, `resume`, `abort`, `kill`.
+
+Orders are written to the store and taken by the conductor at its next poll. `status` and `kill` need neither Prefect,
+the control service nor the conductor.
+"""
+
+from __future__ import annotations
+
+import getpass
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import typer
+
+from flows.commands.output import HOME_OPTION, JSON_OPTION, SERVICE_OPTION, console, fail, print_json
+
+if TYPE_CHECKING:
+    from services.home import Home
+    from services.store.database import Database
+    from services.store.orders import Order
+
+EXIT_NOT_PROMOTED = 3
+ORDER_WAIT_S = 5.0
+REASON_OPTION = typer.Option(..., "--reason", "-r", help="Why; goes on the ledger.")
+BY_OPTION = typer.Option(None, "--by", help="Who; default: the user who runs this.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    rollouts = typer.Typer(no_args_is_help=True, help="Start a rollout, or take up one whose conductor died.")
+    rollouts.command("start")(start)
+    rollouts.command("resume")(take_up)
+    app.add_typer(rollouts, name="rollout")
+    app.command("status")(status)
+    for verb, says in (
+        ("promote", "Pass the current stage on your own responsibility."),
+        ("hold", "Let nothing advance until `resume`; rollbacks stay armed."),
+        ("resume", "Go on after a hold; the stage bakes again."),
+        ("abort", "Roll back now."),
+    ):
+        app.command(verb, help=f"{says}\n\nExample: trimtab {verb} --reason 'seen the report'")(_order(verb))
+    app.command("kill")(kill)
+
+
+def start(
+    release: str = typer.Option(..., "--release", help="The candidate: a release id under releases/."),
+    name: str = HOME_OPTION,
+    service: str = SERVICE_OPTION,
+    without_prefect: bool = typer.Option(
+        False, "--without-prefect", help="Conduct it without Prefect's API."
+    ),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Roll out a release that is already there, against the stable one, by the policies frozen in it.
+
+    Needs `trimtab up` and traffic. An unfinished rollout of the same release is taken up again.
+
+    Example: trimtab rollout start --release telemarketing-0123456789ab
+    """
+    from flows.system import make_world, stable_release
+    from flows.wiring import locate_home, open_store
+    from services.rollout.conductor import begin_rollout
+    from services.serving.release import read_release
+    from services.store import rollouts
+
+    home = locate_home(name)
+    champion = stable_release(home)
+    if champion is None:
+        fail(f"there is no stable release in {home.root} to challenge: `trimtab run` makes the first one")
+    if release == champion:
+        fail(f"{release} is the stable release already")
+    if not (home.releases / release).is_dir():
+        known = ", ".join(sorted(path.name for path in home.releases.glob("*-*"))) or "none"
+        fail(f"no release {release!r} in {home.releases}; there are: {known}")
+    candidate = read_release(home.releases / release)
+    db = open_store(home)
+    active = rollouts.active(db, service)
+    if active is not None and active.candidate != release:
+        fail(f"rollout {active.id} of {active.candidate} is not over; `trimtab status` shows it")
+    record = active or begin_rollout(
+        make_world(home, db),
+        service=service,
+        champion=champion,
+        candidate=release,
+        policy_text=(candidate.folder / "rollout.yaml").read_text(encoding="utf-8"),
+        utility_text=(candidate.folder / "utility.yaml").read_text(encoding="utf-8"),
+    )
+    _conduct(name, record.id, resumed=active is not None, with_prefect=not without_prefect, as_json=as_json)
+
+
+def take_up(
+    name: str = HOME_OPTION,
+    service: str = SERVICE_OPTION,
+    without_prefect: bool = typer.Option(
+        False, "--without-prefect", help="Conduct it without Prefect's API."
+    ),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Take up the rollout whose conductor died: it goes on where the record stands.
+
+    Example: trimtab rollout resume
+    """
+    from flows.wiring import locate_home, open_store
+    from services.store import rollouts
+
+    record = rollouts.active(open_store(locate_home(name)), service)
+    if record is None:
+        fail(f"no rollout of {service!r} is under way; `trimtab status` shows the last one")
+    _conduct(name, record.id, resumed=True, with_prefect=not without_prefect, as_json=as_json)
+
+
+def _conduct(name: str, rollout_id: str, *, resumed: bool, with_prefect: bool, as_json: bool) -> None:
+    """Conduct a recorded rollout to its end, with progress; exit status 3 where it was not promoted."""
+    from rich.console import Console
+
+    from flows.conduct_rollout import conduct
+    from flows.show_progress import ProgressView
+    from flows.system import is_up, make_world, wait_for_prefect
+    from flows.wiring import locate_home, open_store, use_prefect
+    from policies.rollout_policy import load_rollout
+    from policies.verdict import Verdict
+    from services.reports.stage_report import warm_up
+    from services.store import rollouts
+
+    home = locate_home(name)
+    if not is_up(home):
+        fail("the system is down: `trimtab up` first")
+    warm_up()
+    if with_prefect:
+        use_prefect(home)
+        wait_for_prefect(home)
+    db = open_store(home)
+    record = rollouts.load(db, rollout_id)
+    policy = load_rollout(record.policy_text, f"{rollout_id}/rollout.yaml")
+    screen = Console(stderr=True) if as_json else console
+    verdicts: list[tuple[Verdict, str]] = []
+    with ProgressView(screen, [stage.name for stage in policy.live_stages]) as view:
+        view.say(f"rollout {rollout_id}: {record.candidate} challenges {record.champion}")
+
+        def conclude(verdict: Verdict, report: str) -> None:
+            verdicts.append((verdict, report))
+            view.conclude(verdict)
+
+        phase = conduct(
+            make_world(home, db),
+            record,
+            view,
+            on_verdict=conclude,
+            resumed=resumed,
+            with_prefect=with_prefect,
+        )
+        view.say(f"[bold]{phase}[/]: {record.candidate}")
+    if as_json:
+        found = [{**verdict.to_json(), "report": report} for verdict, report in verdicts]
+        print_json({"rollout": rollout_id, "phase": phase, "verdicts": found})
+    if phase != "promoted":
+        raise SystemExit(EXIT_NOT_PROMOTED)
+
+
+def status(
+    name: str = HOME_OPTION,
+    service: str = SERVICE_OPTION,
+    watch: bool = typer.Option(False, "--watch", "-w", help="Look again every second until Ctrl-C."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Who serves whom, the rollout under way, its weight as Envoy has it, and why it holds. Needs no Prefect.
+
+    Example: trimtab status --watch
+    """
+    from rich.live import Live
+
+    from flows.system_status import render_status, system_status
+    from flows.wiring import locate_home
+
+    home = locate_home(name)
+    if as_json:
+        print_json(system_status(home, service))
+        return
+    if not watch:
+        console.print(render_status(system_status(home, service)))
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            live.update(render_status(system_status(home, service)), refresh=True)
+            time.sleep(1.0)
+
+
+def kill(
+    reason: str = REASON_OPTION,
+    by: str = BY_OPTION,
+    name: str = HOME_OPTION,
+    service: str = SERVICE_OPTION,
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """The kill switch: the canary's weight is 0 within 2 s, the rollout frozen. Needs no Prefect and no conductor.
+
+    Example: trimtab kill --reason 'customers complain'
+    """
+    from flows.wiring import locate_home, open_store
+    from services.control.kill import kill as revoke
+
+    home = locate_home(name)
+    found = revoke(
+        open_store(home), by=by or getpass.getuser(), reason=reason, at=time.time(), service=service
+    )
+    weight_pct = _weight_within(home, 0.0, wait_s=ORDER_WAIT_S) if found else None
+    if as_json:
+        print_json({"killed": [one.rollout_id for one in found], "weight_pct": weight_pct})
+        return
+    if not found:
+        console.print(f"no rollout of {service!r} is under way; nothing to kill", highlight=False)
+    for one in found:
+        read = "not read back: Envoy does not answer" if weight_pct is None else f"{weight_pct:g} % at Envoy"
+        console.print(
+            f"[red]killed[/] {one.rollout_id}: canary weight {read}; `trimtab abort` ends it", highlight=False
+        )
+
+
+def _weight_within(home: Home, wanted_pct: float, *, wait_s: float) -> float | None:
+    """The canary's weight as Envoy has it, once it is `wanted_pct` or the wait is over; None: no answer."""
+    from services.traffic.admin import EnvoyAdmin
+    from services.traffic.errors import TrafficError
+
+    deadline, seen = time.monotonic() + wait_s, None
+    while True:
+        try:
+            seen = EnvoyAdmin(home).weight_pct()
+        except TrafficError:
+            seen = None
+        if seen == wanted_pct or time.monotonic() >= deadline:
+            return seen
+        time.sleep(0.1)
+
+
+def _is_taken(db: Database, given: Order) -> bool:
+    from services.store import orders
+
+    return all(one.id != given.id for one in orders.open_orders(db, given.rollout_id))
+
+
+def _order(verb: str) -> Callable[..., None]:
+    """The command that gives one order to the rollout under way and waits until the conductor has taken it."""
+
+    def give(
+        reason: str = REASON_OPTION,
+        by: str = BY_OPTION,
+        name: str = HOME_OPTION,
+        service: str = SERVICE_OPTION,
+        as_json: bool = JSON_OPTION,
+    ) -> None:
+        from flows.wiring import locate_home, open_store
+        from services.store import orders, rollouts
+
+        db = open_store(locate_home(name))
+        record = rollouts.active(db, service)
+        if record is None:
+            fail(f"no rollout of {service!r} is under way; `trimtab status` shows the last one")
+        given = orders.give(
+            db, rollout_id=record.id, verb=verb, by=by or getpass.getuser(), reason=reason, at=time.time()
+        )
+        deadline = time.monotonic() + ORDER_WAIT_S
+        while not (taken := _is_taken(db, given)) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        if as_json:
+            print_json({"rollout": record.id, "order": verb, "taken": taken})
+        elif taken:
+            console.print(
+                f"{verb}: taken by the conductor of {record.id}; `trimtab status` shows it", highlight=False
+            )
+        else:
+            console.print(
+                f"{verb}: on record for {record.id}, but nobody conducts it; `trimtab rollout resume` takes it up",
+                highlight=False,
+            )
+
+    return give

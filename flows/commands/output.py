@@ -1,0 +1,50 @@
+"""How commands print: tables for people, JSON for machines, errors on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+console = Console()
+
+JSON_OPTION = typer.Option(False, "--json", help="Print JSON for machines.")
+SERVICE_OPTION = typer.Option(
+    "telemarketing", "--service", "-s", help="The decision service (a folder in policies/)."
+)
+HOME_OPTION = typer.Option(
+    "main", "--home", help="Which state directory under .trimtab (TRIMTAB_STATE) to speak of."
+)
+
+
+def print_json(value: object) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, sort_keys=False, default=str) + "\n")
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table for people."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in header:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def print_pairs(pairs: Mapping[str, object]) -> None:
+    """Names and values, aligned."""
+    width = max(len(name) for name in pairs)
+    for name, value in pairs.items():
+        console.print(f"[dim]{name:{width}}[/]  {value}", highlight=False, soft_wrap=True)
+
+
+def fail(message: str, *, code: int = 1) -> NoReturn:
+    """Say what is wrong on standard error and end with this exit status."""
+    Console(stderr=True).print(f"[red]trimtab:[/] {message}", highlight=False, soft_wrap=True, markup=True)
+    raise SystemExit(code)

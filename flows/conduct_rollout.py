@@ -1,0 +1,66 @@
+"""Conducts a rollout for a person to watch: sole conductor, background reports, Prefect flows where they are wanted.
+
+The same function serves the main job, `trimtab rollout start`, a resumed rollout and the drills.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flows.show_progress import ProgressView
+from policies.utility import load_utility
+from policies.verdict import Verdict
+from services.rollout.conductor import Conductor, Progress, sole_conductor
+from services.rollout.effects import World
+from services.rollout.live_report import LiveReports
+from services.store.rollouts import RolloutRecord
+
+OnVerdict = Callable[[Verdict, str], None]
+
+
+def conduct(
+    world: World,
+    record: RolloutRecord,
+    view: ProgressView,
+    *,
+    on_verdict: OnVerdict,
+    before_first_poll: Callable[[], None] = lambda: None,
+    traffic: Callable[[], str] = lambda: "",
+    resumed: bool = False,
+    with_prefect: bool = True,
+) -> str:
+    """Conduct a rollout to its end; returns `promoted` or `rolled_back`.
+
+    `on_verdict` hears each stage's final verdict and where its report is. Raises ConductorBusy, EffectFailed,
+    StaleRollout.
+    """
+    reports = LiveReports(load_utility(record.utility_text, f"{record.id}/utility.yaml"))
+
+    def watch(progress: Progress) -> None:
+        view.traffic(traffic())
+        view.poll(progress)
+
+    with sole_conductor(world.home, record.service):
+        make = Conductor.resume if resumed else Conductor
+        conductor = make(world, record, watch=watch, report=reports.submit)
+        try:
+            conductor.settle()
+            before_first_poll()
+            return _run(conductor, view, on_verdict, with_prefect=with_prefect)
+        finally:
+            view.close_panel()
+            reports.finish()
+
+
+def _run(conductor: Conductor, view: ProgressView, on_verdict: OnVerdict, *, with_prefect: bool) -> str:
+    def conclude(verdict: Verdict) -> None:
+        on_verdict(verdict, conductor.report_of(verdict))
+
+    if with_prefect:
+        from flows.roll_out import roll_out
+
+        return roll_out(conductor.record.id, conductor.record.candidate, conductor, view.enter, conclude)
+    while not conductor.ended:
+        view.enter(conductor.state.stage)
+        conclude(conductor.run_stage())
+    return conductor.state.phase.value
