@@ -66,7 +66,6 @@ class Action(StrEnum):
     DROP_OLD = "drop_old"  # the old release leaves stable, is drained and stopped
     STOP_CANDIDATE = "stop_candidate"
     REVOKE_GRANT = "revoke_grant"
-    RENEW_GRANT = "renew_grant"  # after a person's resume from a kill
 
 
 @dataclass(frozen=True)
@@ -257,17 +256,11 @@ def order(policy: RolloutPolicy, state: RolloutState, verb: str, now: float) -> 
 
 
 def _resume(policy: RolloutPolicy, state: RolloutState, now: float) -> Moved:
-    if not (state.held or state.frozen):
-        raise IllegalTransition("'resume' needs a held or frozen rollout")
-    again = replace(state, entered_at=now, extended=False, held=False, frozen=False)
-    if not state.frozen:
-        return again, ()
-    stage = policy.stage(state.stage)
-    actions = (
-        Action.RENEW_GRANT,
-        Action.MIRROR_ON if state.phase is Phase.SHADOW else Action.SET_WEIGHT,
-    )
-    return again, _steps(actions, stage)
+    if state.frozen:
+        raise IllegalTransition("a killed rollout cannot be resumed, its grant is revoked; abort it")
+    if not state.held:
+        raise IllegalTransition("'resume' needs a held rollout")
+    return replace(state, entered_at=now, extended=False, held=False), ()
 
 
 def _kill(policy: RolloutPolicy, state: RolloutState, now: float) -> Moved:

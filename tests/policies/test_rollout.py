@@ -113,19 +113,18 @@ def test_hold_pauses_advancing_and_the_bake_clock() -> None:
     assert (resumed, steps) == (RolloutState(Phase.CANARY, "canary-25", 60.0), ())
 
 
-def test_kill_freezes_at_weight_zero_until_a_person_says_otherwise() -> None:
-    """Kill cuts the weight; no verdict moves a frozen rollout; resume brings the stage's weight back, and its clock."""
+def test_a_killed_rollout_is_frozen_at_weight_zero_and_only_abort_ends_it() -> None:
+    """Kill cuts the weight; no verdict moves a frozen rollout and no order but abort: its grant is revoked for good."""
     frozen, steps = order(POLICY, at("canary-25"), "kill", 5.0)
     assert frozen.frozen
     assert actions(steps) == [(Action.REVOKE_GRANT, None), (Action.SET_WEIGHT, 0.0)]
     for decision in Decision:
         assert step(POLICY, frozen, verdict("canary-25", decision), 6.0) == (frozen, ())
-    with pytest.raises(IllegalTransition, match="resumed"):
-        order(POLICY, frozen, "promote", 6.0)
+    for verb in ("promote", "resume", "hold"):
+        with pytest.raises(IllegalTransition):
+            order(POLICY, frozen, verb, 6.0)
     assert order(POLICY, frozen, "kill", 7.0)[0] == frozen
-    resumed, steps = order(POLICY, frozen, "resume", 9.0)
-    assert resumed == RolloutState(Phase.CANARY, "canary-25", 9.0)
-    assert actions(steps) == [(Action.RENEW_GRANT, None), (Action.SET_WEIGHT, 25.0)]
+    assert order(POLICY, frozen, "abort", 9.0)[0].phase is Phase.ROLLED_BACK
 
 
 @pytest.mark.parametrize("stage", ["full", "probation"])
