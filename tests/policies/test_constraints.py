@@ -45,7 +45,7 @@ def test_each_kind_is_measured_by_hand() -> None:
     assert results["call_rate_gap_by_age"].value == pytest.approx(2 / 4 - 1 / 4)
     assert [r.is_held for r in results.values()] == [True, True, True, False]
     assert results["call_rate_gap_by_age"].sentence() == (
-        "call_rate_gap_by_age: 0.25 must be <= 0.15 (n = 8): broken"
+        "call_rate_gap_by_age: 0.25 must be <= 0.2 (n = 8): broken"
     )
 
 

@@ -367,7 +367,7 @@ def test_rollback_evidence_is_carried_over_stages_and_advance_starts_anew() -> N
 def test_book_refuses_what_is_not_its_own() -> None:
     """Another policy's book, a stage that went by, an offline stage, a block of the wrong kind, no payoff range."""
     book = book_in("canary-25")
-    other = load_rollout(TEXT.replace("pollS: 1 ", "pollS: 2 "), "r.yaml")
+    other = load_rollout(TEXT.replace("pollS: 0.5 ", "pollS: 2 "), "r.yaml")
     with pytest.raises(GateError, match="was made for policy"):
         GateBook.from_json(other, book.to_json())
     with pytest.raises(GateError, match="lies before"):

@@ -19,6 +19,7 @@ def alignment(**changes: Measured | None) -> dict[str, Measured]:
     values: dict[str, Measured | None] = {
         "gain_over_trivial": Measured(0.08, -0.01, 0.17, 4000),
         "gain_over_champion": Measured(0.02, -0.1, 0.14, 4000),
+        "customer_utility": Measured(-0.24, -0.26, -0.22, 4000),
         **changes,
     }
     return {name: value for name, value in values.items() if value is not None}
@@ -38,6 +39,8 @@ def test_offline_stage_passes_on_measurements() -> None:
         ({"gain_over_trivial": Measured(math.nan, -0.01, 0.2, 4000)}, "error", ReasonCode.GATE_ERROR),
         ({"gain_over_trivial": Measured(0.08, None, None, 4000)}, "no_data", ReasonCode.NO_DATA),
         ({"gain_over_champion": None}, "no_data", ReasonCode.NO_DATA),
+        ({"customer_utility": Measured(-0.41, -0.43, -0.39, 4000)}, "fail", ReasonCode.BOUND_EXCEEDED),
+        ({"customer_utility": None}, "no_data", ReasonCode.NO_DATA),
     ],
 )
 def test_offline_stage_never_passes_on_less(
@@ -54,7 +57,11 @@ def test_first_release_needs_no_champion() -> None:
         POLICY.stage("alignment"), alignment(gain_over_champion=None), at=5.0, first_release=True
     )
     assert verdict.decision is Decision.ADVANCE
-    assert len(verdict.gates) == 2
+    assert {gate.gate for gate in verdict.gates} == {
+        "better-than-trivial",
+        "surely-not-much-worse-than-trivial",
+        "customers-spared",
+    }
 
 
 def test_on_missing_hold_holds_offline() -> None:

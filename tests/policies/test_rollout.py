@@ -150,7 +150,7 @@ def test_illegal_moves_say_why() -> None:
     done = RolloutState(Phase.PROMOTED, "probation", 1.0)
     with pytest.raises(IllegalTransition, match="has ended"):
         order(POLICY, done, "abort", 1.0)
-    with pytest.raises(IllegalTransition, match="needs a held or frozen"):
+    with pytest.raises(IllegalTransition, match="'resume' needs a held rollout"):
         order(POLICY, at("shadow"), "resume", 1.0)
 
 

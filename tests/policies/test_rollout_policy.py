@@ -71,16 +71,16 @@ def test_digest_is_of_the_meaning() -> None:
     """A comment changes nothing, a number does."""
     digest = load_rollout(TEXT, "a.yaml").digest
     assert load_rollout("# more\n" + TEXT, "b.yaml").digest == digest
-    assert load_rollout(TEXT.replace("pollS: 1 ", "pollS: 2 "), "c.yaml").digest != digest
+    assert load_rollout(TEXT.replace("pollS: 0.5 ", "pollS: 2 "), "c.yaml").digest != digest
 
 
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("niMargin: 0.30", "niMargin: 0", "'gates[10].niMargin' must be > 0.0: 0"),
-        ("tolerance: 0 ", "tolerance: 0.4 ", "'gates[10].niMargin' must be > tolerance 0.4: 0.3"),
+        ("niMargin: 0.30", "niMargin: 0", "'gates[11].niMargin' must be > 0.0: 0"),
+        ("tolerance: 0 ", "tolerance: 0.4 ", "'gates[11].niMargin' must be > tolerance 0.4: 0.3"),
         ("metric: slow_share", "metric: slow_shares", "did you mean 'slow_share'?"),
-        ("budgetMs: 250 ", "# ", "'gates[9].budgetMs' is missing"),
+        ("budgetMs: 250 ", "# ", "'gates[10].budgetMs' is missing"),
         (
             "metric: utility ",
             "metric: call_rate_gap ",
@@ -91,7 +91,7 @@ def test_digest_is_of_the_meaning() -> None:
             "    min: 0.9\n    max: 0.05   # real: 0.005",
             "exclude each",
         ),
-        ("    max: 0.30 ", "    max: 1.30 ", "must be > 0 and < 1 for a gap: 1.3"),
+        ("    max: 0.20 ", "    max: 1.20 ", "must be > 0 and < 1 for a gap: 1.2"),
         ("weightPct: 5\n", "weightPct: 60\n", "must be > 60, the weight before: 25"),
         ("advanceOn: bake ", "advanceOn: gates ", "must name at least one gate where `advanceOn: gates`"),
         (
@@ -107,7 +107,7 @@ def test_digest_is_of_the_meaning() -> None:
         ("require: [errors]", "require: [error]", "unknown gate 'error'; did you mean 'errors'?"),
         ("require: [errors]", "require: [call-rate-gap]", "'call_rate_gap' comes from shadow"),
         ("require: [call-rate-gap]", "require: [utility]", "'utility' comes from canary"),
-        ("leaseS: 10 ", "leaseS: 1.5 ", "must be >= 2 * pollS (2)"),
+        ("leaseS: 10 ", "leaseS: 0.9 ", "must be >= 2 * pollS (1)"),
         ("bakeMaxS: 40\n    onInconclusive: extend", "bakeMaxS: 4\n    onInconclusive: extend", "bakeMaxS"),
         ("  - name: full\n    kind: full", "  - name: full\n    kind: probation", "of kind 'full': 0"),
         ("expectedRequestsPerS: 200 ", "expectedRequestsPerS: 0.01 ", "needs about"),

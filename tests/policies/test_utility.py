@@ -246,7 +246,7 @@ def test_a_payoff_that_cannot_be_observed_is_a_warning() -> None:
         ("clip(balance, 0, 5000)", "clp(balance, 0, 5000)", "unknown function 'clp'; did you mean 'clip'?"),
         ("reviewBy: 2027-06-30", "reviewBy: soon", "'reviewBy' must be a date (YYYY-MM-DD): 'soon'"),
         ("version: 1 ", "version: 2 ", "'changelog[0].version' must be the file's version (2)"),
-        ("atMost: 0.15", "atMost: 15", "'constraints[3].atMost' must be <= 1.0: 15"),
+        ("atMost: 0.20", "atMost: 15", "'constraints[3].atMost' must be <= 1.0: 15"),
         ("service: telemarketing", "service: Tele Marketing", "'service' must be text like"),
     ],
 )
