@@ -80,13 +80,13 @@ class ProgressView:
 
     def say(self, text: str) -> None:
         """A line of its own, above the panel where there is one."""
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, soft_wrap=True)
 
     def enter(self, stage: str) -> None:
         """The stage that is in work now."""
         self.rail.current = stage
         if self._live is None:
-            self.console.print(self.rail.render())
+            self.console.print(self.rail.render(), soft_wrap=True)
 
     def conclude(self, verdict: Verdict) -> None:
         """A stage's final verdict."""
@@ -96,6 +96,9 @@ class ProgressView:
             f"[{colour}]{verdict.decision.value:8}[/] [bold]{verdict.stage}[/] "
             f"{verdict.reason.value}: {verdict.detail}"
         )
+        for gate in verdict.gates:
+            if gate.required or gate.status is GateStatus.FAIL:
+                self.say(f"           [{_GATE_COLOUR[gate.status]}]{_short(gate)}[/]")
 
     def epoch(self, progress: EpochProgress) -> None:
         """One epoch of a network; a bar on a terminal, a line at the end of each network elsewhere."""

@@ -13,6 +13,7 @@ from flows.wiring import (
     WiringError,
     make_home,
     open_store,
+    own_prefect_url,
     prefect_url,
     require_free_ports,
     supervisor_specs,
@@ -61,7 +62,7 @@ def bring_up(home: Home, say: Say) -> bool:
 
 def wait_for_prefect(home: Home) -> None:
     """Wait until this home's own Prefect server answers; a server named by PREFECT_API_URL is taken as it is."""
-    if not os.environ.get("PREFECT_API_URL"):
+    if prefect_url(home) == own_prefect_url(home):
         wait_ready(home, "prefect", PREFECT_READY_S)
 
 

@@ -72,9 +72,14 @@ def open_store(home: Home) -> Database:
     return open_database(os.environ.get("TRIMTAB_DATABASE_URL", home.database_url))
 
 
+def own_prefect_url(home: Home) -> str:
+    """The API of the Prefect server that this home's supervisor runs."""
+    return f"http://{LOOPBACK}:{home.ports.prefect}/api"
+
+
 def prefect_url(home: Home) -> str:
     """The Prefect API in use: PREFECT_API_URL when it is set, else this home's own server."""
-    return os.environ.get("PREFECT_API_URL") or f"http://{LOOPBACK}:{home.ports.prefect}/api"
+    return os.environ.get("PREFECT_API_URL") or own_prefect_url(home)
 
 
 def prefect_environment(home: Home) -> dict[str, str]:
@@ -110,7 +115,7 @@ def supervisor_specs(home: Home) -> tuple[ProcessSpec, ...]:
             restart_delay_s=delay_s,
         )
     ]
-    if home.root.name == "main" and not os.environ.get("PREFECT_API_URL"):
+    if home.root.name == "main" and prefect_url(home) == own_prefect_url(home):
         server = ("-m", "prefect", "server", "start", "--host", LOOPBACK, "--port", str(home.ports.prefect))
         specs.append(
             ProcessSpec(

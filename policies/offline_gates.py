@@ -43,8 +43,8 @@ def judge_measured(
         return verdict(Decision.HOLD, ReasonCode.NO_DATA, "holds: no gate of this stage applies")
     if stage.approval:
         return verdict(Decision.HOLD, ReasonCode.AWAITING_APPROVAL, "holds: a person must approve it")
-    detail = "; ".join(result.sentence() for _, result in required)
-    return verdict(Decision.ADVANCE, ReasonCode.GATES_PASSED, f"advances: {detail}")
+    detail = f"advances: {', '.join(gate.name for gate, _ in required)} passed"
+    return verdict(Decision.ADVANCE, ReasonCode.GATES_PASSED, detail)
 
 
 def _demand(gate: Gate, result: GateResult) -> tuple[Decision, ReasonCode, str]:

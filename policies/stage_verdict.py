@@ -68,7 +68,7 @@ def decide(
         if stage.approval:
             return verdict(Decision.HOLD, ReasonCode.AWAITING_APPROVAL, "holds: a person must promote it")
         reason = ReasonCode.GATES_PASSED if required else ReasonCode.BAKED
-        return verdict(Decision.ADVANCE, reason, _passed(required, clock), 0.0)
+        return verdict(Decision.ADVANCE, reason, _passed(stage, required, clock), 0.0)
     return verdict(*_hold(stage, open_, ratio=ratio if ratio_bad else None, clock=clock))
 
 
@@ -87,11 +87,13 @@ def _failed_or_unusable(judged: Sequence[Judged]) -> tuple[Decision, ReasonCode,
     return None
 
 
-def _passed(required: Sequence[Judged], clock: Clock) -> str:
+def _passed(stage: Stage, required: Sequence[Judged], clock: Clock) -> str:
+    if stage.kind == "full":
+        return "advances: the new release serves all users, read back"
     baked = f"baked {clock.elapsed_s:.0f} s"
     if not required:
         return f"advances: {baked}"
-    return f"advances: {baked}; " + "; ".join(one.result.sentence() for one in required)
+    return f"advances: {baked}; {', '.join(one.gate.name for one in required)} passed"
 
 
 def _hold(

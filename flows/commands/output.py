@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-console = Console()
+PIPE_WIDTH = 160  # a log is not a terminal of 80 columns
+console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
 
 JSON_OPTION = typer.Option(False, "--json", help="Print JSON for machines.")
 SERVICE_OPTION = typer.Option(

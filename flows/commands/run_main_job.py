@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import typer
 
-from flows.commands.output import JSON_OPTION, SERVICE_OPTION, console, fail, print_json
+from flows.commands.output import JSON_OPTION, PIPE_WIDTH, SERVICE_OPTION, console, fail, print_json
 
 EXIT_NOT_PROMOTED = 3
 
@@ -45,7 +46,7 @@ def run(
     started = time.time()
     policies = load_policies(service)
     archived = archive_home(home, started)
-    screen = Console(stderr=True) if as_json else console
+    screen = Console(stderr=True, width=None if sys.stderr.isatty() else PIPE_WIDTH) if as_json else console
     stages = [stage.name for stage in policies.rollout.stages]
     with ProgressView(screen, stages) as view:
         if archived is not None:

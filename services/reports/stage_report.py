@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 import threading
 import uuid
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,17 +95,20 @@ def write_stage_report(
     try:
         from services.reports import evidently_run
 
-        snapshot = evidently_run.run(
-            judged,
-            service=service,
-            release=release,
-            kind=kind,
-            current=current,
-            reference=reference,
-            panels=panels,
-            at=at,
-            unit=unit,
-        )
+        with warnings.catch_warnings():
+            # Constant columns and thresholds that nobody passes are data here, not mistakes of ours.
+            warnings.simplefilter("ignore")
+            snapshot = evidently_run.run(
+                judged,
+                service=service,
+                release=release,
+                kind=kind,
+                current=current,
+                reference=reference,
+                panels=panels,
+                at=at,
+                unit=unit,
+            )
         evidently_run.save(snapshot, workspace=home.reports, service=service, link=link)
     except Exception as error:  # the border to a large library: whatever it raises must not stop a rollout
         raise ReportError(f"report of {stage}: {type(error).__name__}: {error}") from error

@@ -78,10 +78,11 @@ class Decider:
         """
         started_ms = self.stamps.timer_ms()
         columns = self._check.columns(rows)
-        if self._fault is not None:
-            await self._misbehave(self._fault)
+        fault = None if mark.is_shadow else self._fault  # a drill is about what users feel, so it spares the shadow
+        if fault is not None:
+            await self._misbehave(fault)
         probabilities = self._scorer.probabilities(columns)
-        if self._fault is not None and self._fault.kind == "nan":
+        if fault is not None and fault.kind == "nan":
             probabilities = np.full_like(probabilities, np.nan)
         decisions = self._scorer.choose(columns, probabilities)
         records = self._records(mark, rows, decisions, took_ms=self.stamps.timer_ms() - started_ms)

@@ -109,7 +109,7 @@ def gather(
     hosts = read_hosts(admin, poll, metrics, now=now)
     if hosts is not None:
         candidate = "canary" if is_canary else "stable"
-        add_host_evidence(poll, hosts, candidate, metrics, now=now, limits=limits, has_rival=is_canary)
+        add_host_evidence(poll, hosts, candidate, stage, now=now, limits=limits, has_rival=is_canary)
         weight_pct = _check_weight(admin, poll, stage, metrics, now=now)
     if poll.missing:
         return poll.evidence(now, weight_pct)
@@ -138,7 +138,7 @@ def add_host_evidence(
     poll: Poll,
     clusters: Mapping[str, tuple[Host, ...]],
     candidate: str,
-    metrics: set[str],
+    stage: Stage,
     *,
     now: float,
     limits: Limits,
@@ -155,11 +155,14 @@ def add_host_evidence(
     rival = clusters.get("stable", ()) if has_rival else ()
     mine, totals = difference(poll.cursor.hosts, candidate, own)
     theirs, rival_totals = difference(poll.cursor.hosts, "stable", rival)
-    if "canary_errors" in metrics:
-        if poll.cursor.has_baseline:
-            block = CountBlock(mine.errors, mine.requests, theirs.errors, theirs.requests)
-        else:  # the first poll of a stage only reads where the counters stand
-            block = CountBlock(0, 0)
+    gates = [gate for gate in stage.gates if gate.metric == "canary_errors"]
+    if gates:
+        block = CountBlock(mine.errors, mine.requests, theirs.errors, theirs.requests)
+        if not poll.cursor.has_baseline:
+            # The first poll of a stage spans the change of weight: its counts cannot be compared between the arms, but
+            # the candidate's own failures are its own at any weight, and a canary is ejected within a few of them.
+            has_rival_gate = any(gate.compare_to == "champion" for gate in gates)
+            block = CountBlock(0, 0) if has_rival_gate else CountBlock(mine.errors, mine.requests)
         poll.blocks["canary_errors"] = block
     sick = sickness(own)
     since = (poll.cursor.sick_since if poll.cursor.sick_since is not None else now) if sick else None

@@ -59,7 +59,7 @@ def gather_shadow(
     hosts = read_hosts(admin, poll, metrics, now=now)
     if hosts is None:
         return poll.evidence(now, 0.0)
-    add_host_evidence(poll, hosts, "shadow", metrics, now=now, limits=limits, has_rival=True)
+    add_host_evidence(poll, hosts, "shadow", stage, now=now, limits=limits, has_rival=True)
     lag = shipping_fault(db, now=now, limits=limits)
     if lag:
         poll.missing.update(dict.fromkeys(metrics - set(poll.blocks), lag))

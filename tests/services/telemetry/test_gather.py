@@ -233,10 +233,13 @@ def test_latency_and_sample_ratio_by_first_request(rollout: Rollout) -> None:
 
 
 def test_failures_are_what_the_canary_did(rollout: Rollout) -> None:
-    """Errors are deltas of the hosts' counters, from the stage's first poll on; a restarted counter counts from 0."""
+    """Errors are deltas of the hosts' counters; the candidate's own count from its first request on, stable's from the
+    stage's first poll on; a restarted counter counts from 0.
+    """
     rollout.put(shipped=1030.0, watermark=1030.0)
     rollout.proxy.set_host("canary", 100, 7)
-    assert rollout.poll(1020.0).blocks["canary_errors"] == CountBlock(0, 0)
+    rollout.proxy.set_host("stable", 0, 0, port=9000)
+    assert rollout.poll(1020.0).blocks["canary_errors"] == CountBlock(7, 100)
     rollout.proxy.set_host("canary", 110, 9)
     rollout.proxy.set_host("stable", 300, 1, port=9000)
     assert rollout.poll(1021.0).blocks["canary_errors"] == CountBlock(2, 10, 1, 300)
