@@ -9,10 +9,12 @@ from collections.abc import Callable
 
 from flows.show_progress import ProgressView
 from policies.utility import load_utility
-from policies.verdict import Verdict
+from policies.verdict import Decision, Verdict
+from services.rehearsal.replay_process import ReplayProcess
 from services.rollout.conductor import Conductor, Progress, sole_conductor
 from services.rollout.effects import World
 from services.rollout.live_report import LiveReports
+from services.store import orders
 from services.store.rollouts import RolloutRecord
 
 OnVerdict = Callable[[Verdict, str], None]
@@ -24,20 +26,23 @@ def conduct(
     view: ProgressView,
     *,
     on_verdict: OnVerdict,
-    before_first_poll: Callable[[], None] = lambda: None,
-    traffic: Callable[[], str] = lambda: "",
+    rehearsal: ReplayProcess | None = None,
     resumed: bool = False,
     with_prefect: bool = True,
 ) -> str:
     """Conduct a rollout to its end; returns `promoted` or `rolled_back`.
 
-    `on_verdict` hears each stage's final verdict and where its report is. Raises ConductorBusy, EffectFailed,
-    StaleRollout.
+    `on_verdict` hears each stage's final verdict and where its report is. A `rehearsal` is started when the candidate
+    is in place; when its rows have run out before the policy has decided, the rollout is aborted, for nothing more
+    will come. Raises ConductorBusy, EffectFailed, StaleRollout.
     """
     reports = LiveReports(load_utility(record.utility_text, f"{record.id}/utility.yaml"))
 
     def watch(progress: Progress) -> None:
-        view.traffic(traffic())
+        if rehearsal is not None:
+            view.traffic(rehearsal.line())
+            if progress.verdict.decision is Decision.HOLD and rehearsal.is_over(progress.at):
+                _abort(world, progress)
         view.poll(progress)
 
     with sole_conductor(world.home, record.service):
@@ -45,11 +50,26 @@ def conduct(
         conductor = make(world, record, watch=watch, report=reports.submit)
         try:
             conductor.settle()
-            before_first_poll()
+            if rehearsal is not None:
+                rehearsal.start()
             return _run(conductor, view, on_verdict, with_prefect=with_prefect)
         finally:
             view.close_panel()
             reports.finish()
+
+
+def _abort(world: World, progress: Progress) -> None:
+    """Nothing more can be learned: an order on record, as a person would give it, once."""
+    if not orders.open_orders(world.db, progress.rollout_id):
+        reason = f"the replayed rows ran out while {progress.stage.name} held: {progress.verdict.detail}"
+        orders.give(
+            world.db,
+            rollout_id=progress.rollout_id,
+            verb="abort",
+            by="rehearsal",
+            reason=reason,
+            at=progress.at,
+        )
 
 
 def _run(conductor: Conductor, view: ProgressView, on_verdict: OnVerdict, *, with_prefect: bool) -> str:

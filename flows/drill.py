@@ -152,8 +152,7 @@ class Drilling:
                 record,
                 view,
                 on_verdict=conclude,
-                before_first_poll=replay.start,
-                traffic=replay.line,
+                rehearsal=replay,
                 with_prefect=False,
             )
             summary = replay.finish()

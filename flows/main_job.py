@@ -147,7 +147,6 @@ class MainJob:
                 record,
                 view,
                 on_verdict=self._conclude,
-                before_first_poll=replay.start,
-                traffic=replay.line,
+                rehearsal=replay,
             )
             self.result.replay = replay.finish()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -19,8 +20,10 @@ from rich.table import Table
 from rich.text import Text
 
 from policies.verdict import Decision, GateResult, GateStatus, Verdict
-from services.rollout.conductor import Progress
-from services.training.fit import Progress as EpochProgress
+
+if TYPE_CHECKING:
+    from services.rollout.conductor import Progress
+    from services.training.fit import Progress as EpochProgress
 
 LINE_EVERY_S = 4.0
 _COLOUR = {Decision.ADVANCE: "green", Decision.HOLD: "yellow", Decision.ROLLBACK: "red"}

@@ -266,6 +266,11 @@ class GateEvidence:
             return None, None
         return rate / (tally.stable_events / tally.stable_n), None
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether the test of a gap says nothing yet, because a group has too few units or actions."""
+        return kind_of(self.gate) == "gap" and self.advance_log_e == 0.0 and self.rollback_log_e <= 0.0
+
     def more_wanted(self) -> int | None:
         """About how many more canary units or requests until it passes, if things stay as they look; or None."""
         missing = self.advance_limit - self.advance_log_e

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from policies.evidence import SAMPLE_RATIO, Alarm, AssignmentBlock, Measured, PollEvidence
 from policies.gate_evidence import GateError, GateEvidence, kind_of
 from policies.metrics import METRICS
+from policies.mixture import MIN_EVENTS, MIN_PER_ARM
 from policies.offline_gates import judge_measured
 from policies.rollout_policy import Gate, RolloutPolicy, Stage
 from policies.stage_verdict import Clock, Judged, decide
@@ -243,6 +244,8 @@ def _status(
         return GateStatus.PASS, _success(gate), 0.0
     more = evidence.more_wanted()
     what = "requests" if kind_of(gate) == "proportion" else "units"
+    if evidence.is_silent:
+        return GateStatus.INCONCLUSIVE, f"needs {MIN_PER_ARM} units and {MIN_EVENTS} actions in each group first", None
     if more is None:
         return GateStatus.INCONCLUSIVE, "is open: at the present estimate it would not pass", None
     wait_s = more * clock.elapsed_s / n if clock.elapsed_s else None

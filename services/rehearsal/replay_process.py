@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 STOP_TIMEOUT_S = 90.0
+SETTLE_S = 15.0
 
 
 class ReplayProcess:
@@ -65,6 +66,13 @@ class ReplayProcess:
     def is_running(self) -> bool:
         """Whether the process lives."""
         return self._process is not None and self._process.poll() is None
+
+    def is_over(self, now: float) -> bool:
+        """Whether it has ended, and long enough ago (epoch s) that its last outcomes have matured and were judged."""
+        if self._process is None or self._process.poll() is None:
+            return False
+        seen = read_progress(progress_file(self._home))
+        return seen is None or now - seen.at > SETTLE_S
 
     def line(self) -> str:
         """What was sent and answered so far, in one line."""

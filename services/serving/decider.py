@@ -78,7 +78,9 @@ class Decider:
         """
         started_ms = self.stamps.timer_ms()
         columns = self._check.columns(rows)
-        fault = None if mark.is_shadow else self._fault  # a drill is about what users feel, so it spares the shadow
+        fault = (
+            None if mark.is_shadow else self._fault
+        )  # a drill is about what users feel, so it spares the shadow
         if fault is not None:
             await self._misbehave(fault)
         probabilities = self._scorer.probabilities(columns)
