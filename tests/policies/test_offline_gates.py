@@ -26,10 +26,13 @@ def alignment(**changes: Measured | None) -> dict[str, Measured]:
 
 
 def test_offline_stage_passes_on_measurements() -> None:
-    """All required measurements within their bounds: ADVANCE, with the numbers in the detail."""
+    """All required measurements within their bounds: ADVANCE, the gates by name, their numbers in the results."""
     verdict = judge_measured(POLICY.stage("alignment"), alignment(), at=5.0)
     assert (verdict.decision, verdict.reason) == (Decision.ADVANCE, ReasonCode.GATES_PASSED)
-    assert "the interval's lower end must be >= -0.05: -0.01" in verdict.detail
+    assert "surely-not-much-worse-than-trivial" in verdict.detail
+    (surely,) = [gate for gate in verdict.gates if gate.gate == "surely-not-much-worse-than-trivial"]
+    assert (surely.observed, surely.bound) == (-0.01, -0.05)
+    assert "the interval's lower end must be >= -0.05: -0.01" in surely.detail
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,7 @@ def test_unreadable_data_is_a_data_error(tmp_path: Path) -> None:
         ("SELECT day FROM ${object}", "one row with one number"),
         ("SELECT 'many'", "must return a number"),
         ("SELECT max(nothing) FROM ${object}", "failed"),
-        ("SELECT count(*) FROM range(100000000) a, range(100000000) b", "must end within 0.5 s"),
+        ("SELECT sum(i % 7) FROM range(1000000000000) t(i)", "must end within 0.5 s"),
     ],
 )
 def test_sql_rules_are_locked_in(calls: pl.DataFrame, query: str, why: str) -> None:
