@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.main_job import JobResult
+from flows.show_progress import number
 from flows.system import addresses
 from policies.verdict import Decision, Verdict
 from services.home import Home
@@ -18,22 +19,29 @@ _COLOUR = {Decision.ADVANCE: "green", Decision.HOLD: "yellow", Decision.ROLLBACK
 
 def print_closing(console: Console, home: Home, result: JobResult, *, took_s: float, is_up: bool) -> None:
     """The closing table, the traffic's account, the addresses, and the last line: promoted or not."""
-    table = Table(title="Verdicts", title_justify="left", header_style="bold")
-    for column in ("stage", "verdict", "reason", "gates", "report"):
+    table = Table(
+        title="Verdicts, of the first release and of its challenger",
+        title_justify="left",
+        header_style="bold",
+    )
+    for column in ("stage", "verdict", "reason", "gates"):
         table.add_column(column, overflow="fold")
-    for verdict, report in result.verdicts:
+    for place, (verdict, _) in enumerate(result.verdicts):
+        if place and verdict.stage == result.verdicts[0][0].stage:
+            table.add_section()
         table.add_row(
             verdict.stage,
             f"[{_COLOUR[verdict.decision]}]{verdict.decision.value}[/]",
             verdict.reason.value,
             _gates(verdict),
-            _relative(report),
         )
     console.print(table)
+    console.print("reports (`trimtab ui reports` opens them all):", highlight=False)
+    for verdict, report in result.verdicts:
+        console.print(f"  {verdict.stage:10} {_relative(report)}", highlight=False, soft_wrap=True)
     if result.replay is not None:
         seen = result.replay
         console.print(f"failed user requests: {seen.failed} of {seen.sent}", highlight=False)
-    console.print(f"reports: {_relative(str(home.reports / 'html'))} (`trimtab ui reports` opens them all)")
     if is_up:
         for name, address in addresses(home).items():
             console.print(f"{name}: {address}", highlight=False, soft_wrap=True)
@@ -68,8 +76,8 @@ def _gates(verdict: Verdict) -> str:
         return verdict.detail
     lines = []
     for gate in required:
-        bound = "" if gate.bound is None else f" against {gate.bound:g}"
-        value = "no value" if gate.observed is None else f"{gate.observed:.4g}"
+        bound = "" if gate.bound is None else f" against {number(gate.bound)}"
+        value = "no value" if gate.observed is None else number(gate.observed)
         lines.append(f"{gate.gate} {gate.status.value}: {value}{bound}, n {gate.n:,}")
     return "\n".join(lines)
 

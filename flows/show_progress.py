@@ -193,9 +193,9 @@ def gate_table(gates: Sequence[GateResult]) -> Table:
         table.add_row(
             gate.gate + ("" if gate.required else " (watching)"),
             Text(gate.status.value, style=_GATE_COLOUR[gate.status]),
-            _number(gate.observed),
+            number(gate.observed),
             interval,
-            _number(gate.bound),
+            number(gate.bound),
             f"{gate.n:,}",
             evidence,
             gate.detail,
@@ -203,33 +203,20 @@ def gate_table(gates: Sequence[GateResult]) -> Table:
     return table
 
 
-def verdict_table(verdicts: Sequence[Verdict], reports: dict[str, str]) -> Table:
-    """Every stage's verdict and reasons, one row a stage, for the end of a run."""
-    table = Table(title="Verdicts", title_justify="left", header_style="bold")
-    for column in ("stage", "verdict", "reason", "why", "report"):
-        table.add_column(column, overflow="fold")
-    for verdict in verdicts:
-        table.add_row(
-            verdict.stage,
-            Text(verdict.decision.value, style=_COLOUR[verdict.decision]),
-            verdict.reason.value,
-            verdict.detail,
-            reports.get(verdict.stage, ""),
-        )
-    return table
-
-
 def _short(gate: GateResult) -> str:
     text = f"{gate.gate} {gate.status.value}"
     if gate.observed is not None:
-        text += f" {_number(gate.observed)}"
+        text += f" {number(gate.observed)}"
     if gate.bound is not None:
-        text += f" (bound {_number(gate.bound)})"
+        text += f" (bound {number(gate.bound)})"
     text += f" n {gate.n:,}"
     if gate.log_e is not None and gate.log_limit is not None:
         text += f" logE {gate.log_e:.1f}/{gate.log_limit:.1f}"
     return text
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+def number(value: float | None) -> str:
+    """Four figures; counts in full."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -103,11 +103,12 @@ def render_status(found: dict[str, object]) -> RenderableType:
         grid.add_row("canary", _words(traffic["canary"]))
         grid.add_row("shadow", _words(traffic["shadow"]))
     weight = found["weight_pct_at_envoy"]
-    grid.add_row("weight", f"{weight:g} % at Envoy" if isinstance(weight, float) else _error(weight))
+    if found["up"] or isinstance(weight, float):
+        grid.add_row("weight", f"{weight:g} % at Envoy" if isinstance(weight, float) else _error(weight))
     telemetry = found.get("telemetry")
     if isinstance(telemetry, dict):
-        grid.add_row("shipper", f"lag {_seconds(telemetry['shipper_lag_s'])}")
-        grid.add_row("outcomes", f"watermark {_seconds(telemetry['watermark_age_s'])} old")
+        grid.add_row("shipper", f"decisions shipped up to {_ago(telemetry['shipper_lag_s'])}")
+        grid.add_row("outcomes", f"known up to {_ago(telemetry['watermark_age_s'])}")
     replay = found.get("replay")
     if isinstance(replay, dict):
         grid.add_row(
@@ -129,7 +130,9 @@ def _render_rollout(rollout: dict[str, object]) -> list[RenderableType]:
     head.append(f"{phase}, {ended}", "cyan")
     parts: list[RenderableType] = [head]
     if isinstance(state, dict) and state.get("frozen"):
-        parts.append(Text(f"killed by {rollout['killed']}: weight 0, frozen; `trimtab abort` ends it", "red"))
+        killed = rollout["killed"]
+        who = f" by {killed['by']} ({killed['why']})" if isinstance(killed, dict) else ""
+        parts.append(Text(f"killed{who}: weight 0, frozen; `trimtab abort` ends it", "red"))
     if isinstance(state, dict) and state.get("held"):
         parts.append(Text("held by a person; `trimtab resume` lets it go on", "yellow"))
     if not rollout["ended"] and not rollout["has_conductor"]:
@@ -152,8 +155,11 @@ def _words(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def _seconds(value: object) -> str:
-    return "unknown" if not isinstance(value, float) else f"{value:.1f} s"
+def _ago(age_s: object) -> str:
+    """`2.3 s ago`, `5 min ago`; a source that never spoke is said to be one."""
+    if not isinstance(age_s, float):
+        return "no time yet"
+    return f"{age_s:.1f} s ago" if age_s < 120 else f"{age_s / 60:.0f} min ago"
 
 
 def _error(value: object) -> str:

@@ -6,7 +6,15 @@ import time
 
 import typer
 
-from flows.commands.output import HOME_OPTION, JSON_OPTION, console, fail, print_json, print_table
+from flows.commands.output import (
+    HOME_OPTION,
+    JSON_OPTION,
+    console,
+    fail,
+    open_records,
+    print_json,
+    print_table,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -27,13 +35,12 @@ def report(
 
     Example: trimtab report --stage alignment
     """
-    from flows.wiring import locate_home, open_store
     from policies.verdict import Verdict
     from services.ledger.ledger import entries
 
-    home = locate_home(name)
+    home, db = open_records(name)
     found = []
-    for entry in entries(open_store(home), kind="verdict"):
+    for entry in entries(db, kind="verdict"):
         verdict = Verdict.from_json(_mapping(entry.body["verdict"]))
         path = entry.body.get("report")
         if path is None or (stage is not None and verdict.stage != stage):
@@ -70,13 +77,10 @@ def verify(name: str = HOME_OPTION, as_json: bool = JSON_OPTION) -> None:
     """
     from dataclasses import asdict
 
-    from flows.wiring import locate_home, open_store
     from services.ledger.ledger import verify as check
 
-    home = locate_home(name)
-    if not (home.root / "trimtab.db").exists():
-        fail(f"there is no ledger in {home.root} yet")
-    found = check(open_store(home))
+    _, db = open_records(name)
+    found = check(db)
     if as_json:
         print_json(asdict(found))
     elif found.ok:
@@ -102,10 +106,10 @@ def show(
 
     Example: trimtab ledger show --kind verdict
     """
-    from flows.wiring import locate_home, open_store
     from services.ledger.ledger import entries
 
-    found = entries(open_store(locate_home(name)), rollout, kind)[-last:]
+    _, db = open_records(name)
+    found = entries(db, rollout, kind)[-last:]
     if as_json:
         print_json([vars(entry) for entry in found])
         return

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from flows.commands.output import HOME_OPTION, JSON_OPTION, SERVICE_OPTION, console, fail, print_json
+from flows.commands.output import (
+    HOME_OPTION,
+    JSON_OPTION,
+    SERVICE_OPTION,
+    console,
+    fail,
+    open_records,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from services.home import Home
@@ -33,13 +41,21 @@ def register(app: typer.Typer) -> None:
     rollouts.command("resume")(take_up)
     app.add_typer(rollouts, name="rollout")
     app.command("status")(status)
-    for verb, says in (
-        ("promote", "Pass the current stage on your own responsibility."),
-        ("hold", "Let nothing advance until `resume`; rollbacks stay armed."),
-        ("resume", "Go on after a hold; the stage bakes again."),
-        ("abort", "Roll back now."),
+    for verb, says, why in (
+        (
+            "promote",
+            "Pass the current stage on your own responsibility.",
+            "seen the report, numbers are fine",
+        ),
+        (
+            "hold",
+            "Let nothing advance until `resume`; rollbacks stay armed.",
+            "the owner wants to see the report",
+        ),
+        ("resume", "Go on after a hold; the stage bakes again.", "the owner agrees"),
+        ("abort", "Roll back now.", "not worth the wait"),
     ):
-        app.command(verb, help=f"{says}\n\nExample: trimtab {verb} --reason 'seen the report'")(_order(verb))
+        app.command(verb, help=f"{says}\n\nExample: trimtab {verb} --reason '{why}'")(_order(verb))
     app.command("kill")(kill)
 
 
@@ -101,10 +117,9 @@ def take_up(
 
     Example: trimtab rollout resume
     """
-    from flows.wiring import locate_home, open_store
     from services.store import rollouts
 
-    record = rollouts.active(open_store(locate_home(name)), service)
+    record = rollouts.active(open_records(name)[1], service)
     if record is None:
         fail(f"no rollout of {service!r} is under way; `trimtab status` shows the last one")
     _conduct(name, record.id, resumed=True, with_prefect=not without_prefect, as_json=as_json)
@@ -197,13 +212,10 @@ def kill(
 
     Example: trimtab kill --reason 'customers complain'
     """
-    from flows.wiring import locate_home, open_store
     from services.control.kill import kill as revoke
 
-    home = locate_home(name)
-    found = revoke(
-        open_store(home), by=by or getpass.getuser(), reason=reason, at=time.time(), service=service
-    )
+    home, db = open_records(name)
+    found = revoke(db, by=by or getpass.getuser(), reason=reason, at=time.time(), service=service)
     weight_pct = _weight_within(home, 0.0, wait_s=ORDER_WAIT_S) if found else None
     if as_json:
         print_json({"killed": [one.rollout_id for one in found], "weight_pct": weight_pct})
@@ -249,10 +261,9 @@ def _order(verb: str) -> Callable[..., None]:
         service: str = SERVICE_OPTION,
         as_json: bool = JSON_OPTION,
     ) -> None:
-        from flows.wiring import locate_home, open_store
         from services.store import orders, rollouts
 
-        db = open_store(locate_home(name))
+        _, db = open_records(name)
         record = rollouts.active(db, service)
         if record is None:
             fail(f"no rollout of {service!r} is under way; `trimtab status` shows the last one")

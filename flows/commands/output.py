@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from services.home import Home
+    from services.store.database import Database
 
 PIPE_WIDTH = 160  # a log is not a terminal of 80 columns
 console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
@@ -43,6 +47,22 @@ def print_pairs(pairs: Mapping[str, object]) -> None:
     width = max(len(name) for name in pairs)
     for name, value in pairs.items():
         console.print(f"[dim]{name:{width}}[/]  {value}", highlight=False, soft_wrap=True)
+
+
+def open_records(name: str) -> tuple[Home, Database]:
+    """The home of this name and its store; fails where there is none, rather than make an empty one.
+
+    Whoever runs `kill` or `ledger verify` in the wrong folder must hear of it, not that all is well.
+    """
+    from flows.wiring import locate_home, open_store
+
+    home = locate_home(name)
+    if not (home.root / "ports.json").is_file():
+        fail(
+            f"there is no state in {home.root}: `trimtab run` makes it; "
+            "or is this another folder than you ran it in (TRIMTAB_STATE names one)?"
+        )
+    return home, open_store(home)
 
 
 def fail(message: str, *, code: int = 1) -> NoReturn:
