@@ -147,7 +147,9 @@ def _render_rollout(rollout: dict[str, object]) -> list[RenderableType]:
         except VerdictError as error:
             parts.append(Text(str(error), "red"))
         else:
-            parts += [Text(f"last change: {verdict.sentence()}"), gate_table(verdict.gates)]
+            parts.append(Text(f"last change: {verdict.sentence()}"))
+            if verdict.gates:
+                parts.append(gate_table(verdict.gates))
     return parts
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 
 import typer
@@ -57,17 +59,14 @@ def report(
         return
     if not found:
         fail(f"no stage report in {home.root}" + (f" for stage {stage!r}" if stage else ""))
-    rows = [
-        (
-            v.stage,
-            str(e.body["release"]),
-            v.decision.value,
-            v.reason.value,
-            str(f) if there else "not written",
+    for e, v, file, there in found:
+        console.print(
+            f"[bold]{v.stage:10}[/] {v.decision.value:8} {v.reason.value}, {e.body['release']}",
+            highlight=False,
+            soft_wrap=True,
         )
-        for e, v, f, there in found
-    ]
-    print_table("Stage reports", ("stage", "release", "verdict", "reason", "file"), rows)
+        place = os.path.relpath(file) if there else "not written; `trimtab ledger show` says why"
+        console.print(f"           {place}", highlight=False, soft_wrap=True)
 
 
 def verify(name: str = HOME_OPTION, as_json: bool = JSON_OPTION) -> None:
@@ -134,7 +133,11 @@ def _short(kind: str, body: dict[str, object]) -> str:
     if kind == "intent":
         steps = body["steps"]
         return ", ".join(str(_mapping(step)["action"]) for step in steps) if isinstance(steps, list) else ""
-    return ", ".join(f"{key} {value}" for key, value in body.items())
+    return ", ".join(f"{key} {_plain(value)}" for key, value in body.items())
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
 def _mapping(value: object) -> dict[str, object]:

@@ -208,10 +208,15 @@ def kill(
     service: str = SERVICE_OPTION,
     as_json: bool = JSON_OPTION,
 ) -> None:
-    """The kill switch: the canary's weight is 0 within 2 s, the rollout frozen. Needs no Prefect and no conductor.
+    """The kill switch: weight 0 within 2 s, the rollout frozen for good. Needs neither Prefect nor a conductor.
+
+    Afterwards only `trimtab abort` goes on: it ends the rollout as rolled back.
 
     Example: trimtab kill --reason 'customers complain'
     """
+    import logging
+
+    logging.getLogger("services.control.kill").addHandler(logging.NullHandler())  # said below, for people
     from services.control.kill import kill as revoke
 
     home, db = open_records(name)
@@ -251,6 +256,16 @@ def _is_taken(db: Database, given: Order) -> bool:
     return all(one.id != given.id for one in orders.open_orders(db, given.rollout_id))
 
 
+def _refusal(db: Database, given: Order, verb: str) -> str | None:
+    """Why the conductor refused this order, from the ledger; None: it was carried out."""
+    from services.ledger.ledger import latest
+
+    entry = latest(db, given.rollout_id, "order_refused")
+    if entry is None or entry.at < given.at or entry.body["verb"] != verb:
+        return None
+    return str(entry.body["why"])
+
+
 def _order(verb: str) -> Callable[..., None]:
     """The command that gives one order to the rollout under way and waits until the conductor has taken it."""
 
@@ -273,9 +288,14 @@ def _order(verb: str) -> Callable[..., None]:
         deadline = time.monotonic() + ORDER_WAIT_S
         while not (taken := _is_taken(db, given)) and time.monotonic() < deadline:
             time.sleep(0.2)
+        refused = _refusal(db, given, verb) if taken else None
         if as_json:
-            print_json({"rollout": record.id, "order": verb, "taken": taken})
-        elif taken:
+            print_json({"rollout": record.id, "order": verb, "taken": taken, "refused": refused})
+        if refused is not None:
+            fail(f"{verb}: refused by the conductor of {record.id}: {refused}")
+        if as_json:
+            return
+        if taken:
             console.print(
                 f"{verb}: taken by the conductor of {record.id}; `trimtab status` shows it", highlight=False
             )
