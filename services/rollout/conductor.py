@@ -35,10 +35,13 @@ from policies.verdict import Decision, ReasonCode, Verdict
 from services.home import Home
 from services.ledger.ledger import append
 from services.rollout.effects import EffectFailed, Effects, World
+from services.rollout.record_forms import read_state, state_json, step_json, verdict_of_order
 from services.rollout.stage import StageContext, conclude_stage
 from services.store import orders as order_store
 from services.store import rollouts
+from services.store.grants import GrantRevoked
 from services.store.json_text import JsonObject
+from services.store.orders import Order
 from services.store.rollouts import RolloutRecord
 from services.telemetry.evidence import gather
 from services.telemetry.shadow import gather_shadow
@@ -104,7 +107,7 @@ def begin_rollout(
             policy_text=policy_text,
             utility_text=utility_text,
             salt=secrets.token_hex(8),
-            state=_state_json(state, steps),
+            state=state_json(state, steps),
             gates=book.to_json(),
             cursors={},
             weight_pct=0.0,
@@ -140,7 +143,7 @@ class Conductor:
         self.policy = load_rollout(record.policy_text, f"{record.id}/rollout.yaml")
         self._utility = load_utility(record.utility_text, f"{record.id}/utility.yaml")
         self.record = record
-        self.state, self._pending = _read_state(record.state)
+        self.state, self._pending = read_state(record.state)
         self._book = GateBook.from_json(self.policy, record.gates)
         self._effects = Effects(world, record, lease_s=self.policy.lease_s)
         self._last_note: tuple[str, str] | None = None
@@ -160,8 +163,8 @@ class Conductor:
 
     @property
     def ended(self) -> bool:
-        """Whether the rollout is promoted or rolled back, with nothing left to do."""
-        return not self.state.is_live and not self._pending
+        """Whether the rollout is promoted or rolled back, with nothing left to do, its end on record too."""
+        return not self.state.is_live and not self._pending and self.record.ended_at is not None
 
     def run_stage(self) -> Verdict:
         """Poll until the current stage is left (or the rollout has ended); returns the verdict that left it."""
@@ -185,7 +188,10 @@ class Conductor:
             return ordered
         stage = self.policy.stage(self.state.stage)
         if self.state.phase is Phase.CANARY and not self.state.frozen:
-            self._effects.grant(self.record.weight_pct)
+            try:
+                self._effects.grant(self.record.weight_pct)
+            except GrantRevoked as error:
+                return self._freeze(str(error))
         evidence, cursors = self._gather(stage, now)
         self._book.observe(evidence)
         verdict = self._book.judge(
@@ -235,48 +241,89 @@ class Conductor:
             report=lambda final: self._report(context, record, stage, final, since),
         )
 
-    def _move(self, state: RolloutState, steps: tuple[Step, ...], cursors: JsonObject) -> None:
+    def _move(
+        self,
+        state: RolloutState,
+        steps: tuple[Step, ...],
+        cursors: JsonObject,
+        *,
+        saved: Callable[[], object] = lambda: None,
+    ) -> None:
         if state.is_live and state.stage != self.state.stage:
             self._book.enter_stage(state.stage)
         self._save(state, steps, cursors)
+        saved()
         self.settle()
 
     def _take_orders(self, now: float) -> Verdict | None:
         """Carry out what people ordered. A verdict is returned where the order ended the stage."""
         for given in order_store.open_orders(self._world.db, self.record.id):
-            if not order_store.take(self._world.db, given.id, at=now):
-                continue
-            body: JsonObject = {"verb": given.verb, "by": given.by, "reason": given.reason}
-            try:
-                state, steps = order(self.policy, self.state, given.verb, now)
-            except IllegalTransition as error:
-                self._ledger("order_refused", {**body, "why": str(error)}, now)
-                continue
-            self._ledger("order", body, now)
-            if state.phase is self.state.phase and state.stage == self.state.stage:
-                self._save(state, steps, self.record.cursors)
-                self.settle()
-                continue
-            stage = self.policy.stage(self.state.stage)
-            verdict = _verdict_of_order(given.verb, stage.name, f"{given.by}: {given.reason}", now)
-            self._conclude(stage, verdict, lambda _, s=state, p=steps: self._move(s, p, self.record.cursors))  # type: ignore[misc]
-            return verdict
+            verdict = self._carry_out_order(given, now)
+            if verdict is not None:
+                return verdict
         return None
+
+    def _carry_out_order(self, given: Order, now: float) -> Verdict | None:
+        """An order is taken once it is saved, so that none is lost with its conductor; only `promote` is taken before:
+        repeated, it would pass two stages."""
+
+        def take() -> bool:
+            return order_store.take(self._world.db, given.id, at=now)
+
+        if given.verb == "promote" and not take():
+            return None
+        body: JsonObject = {"verb": given.verb, "by": given.by, "reason": given.reason}
+        try:
+            state, steps = order(self.policy, self.state, given.verb, now)
+        except IllegalTransition as error:
+            self._ledger("order_refused", {**body, "why": str(error)}, now)
+            take()
+            return None
+        self._ledger("order", body, now)
+        if state.phase is self.state.phase and state.stage == self.state.stage:
+            self._save(state, steps, self.record.cursors)
+            take()
+            self.settle()
+            return None
+        stage = self.policy.stage(self.state.stage)
+        verdict = verdict_of_order(given.verb, stage.name, f"{given.by}: {given.reason}", now)
+        self._conclude(stage, verdict, lambda _: self._move(state, steps, self.record.cursors, saved=take))
+        return verdict
+
+    def _freeze(self, why: str) -> Verdict:
+        """The grant is revoked: that is the kill, whether or not the order for it has been seen yet."""
+        now = self._world.clock()
+        state, steps = order(self.policy, self.state, "kill", now)
+        self._ledger("frozen", {"why": why}, now)
+        self._save(state, steps, self.record.cursors)
+        self.settle()
+        return Verdict(
+            stage=state.stage,
+            decision=Decision.HOLD,
+            reason=ReasonCode.FROZEN,
+            detail=f"the grant is revoked: {why}",
+            gates=(),
+            at=now,
+        )
 
     def settle(self) -> None:
         """Carry out the pending steps, each read back; then the stage's clock starts."""
-        if not self._pending:
+        if not self._pending and (self.state.is_live or self.record.ended_at is not None):
             return
         try:
             self._carry_out_pending()
+        except GrantRevoked as error:
+            self._freeze(str(error))
         except EffectFailed as error:
             self._ledger("effect_failed", {"why": str(error)}, self._world.clock())
-            if not self.state.is_live:
-                raise
+            if not self.state.is_live or self.state.frozen:
+                raise  # nothing safer is left; the steps stay on record for whoever takes the rollout up
             self._roll_back(str(error))
 
     def _carry_out_pending(self) -> None:
-        self._ledger("intent", {"steps": [_step_json(step) for step in self._pending]}, self._world.clock())
+        if self._pending:
+            steps = [step_json(step) for step in self._pending]
+            self._ledger("intent", {"steps": steps}, self._world.clock())
         while self._pending:
             following = self._pending[0]
             seen = self._effects.carry_out(following)
@@ -325,36 +372,10 @@ class Conductor:
     ) -> None:
         fresh = replace(
             self.record,
-            state=_state_json(state, pending),
+            state=state_json(state, pending),
             gates=self._book.to_json(),
             cursors=cursors,
             ended_at=ended_at,
         )
         self.record = rollouts.save(self._world.db, fresh, at=self._world.clock())
         self.state, self._pending = state, pending
-
-
-def _verdict_of_order(verb: str, stage: str, detail: str, now: float) -> Verdict:
-    reasons = {
-        "promote": (Decision.ADVANCE, ReasonCode.APPROVED),
-        "abort": (Decision.ROLLBACK, ReasonCode.ABORTED),
-        "kill": (Decision.ROLLBACK, ReasonCode.KILLED),
-    }
-    decision, reason = reasons[verb]
-    return Verdict(stage=stage, decision=decision, reason=reason, detail=detail, gates=(), at=now)
-
-
-def _step_json(step: Step) -> JsonObject:
-    return {"action": step.action.value, "weight_pct": step.weight_pct, "stage": step.stage}
-
-
-def _state_json(state: RolloutState, pending: tuple[Step, ...]) -> JsonObject:
-    return {"state": state.to_json(), "pending": [_step_json(step) for step in pending]}
-
-
-def _read_state(stored: JsonObject) -> tuple[RolloutState, tuple[Step, ...]]:
-    state, pending = stored["state"], stored["pending"]
-    if not isinstance(state, dict) or not isinstance(pending, list):
-        raise IllegalTransition("not a stored rollout state")
-    steps = tuple(Step(Action(str(item["action"])), item["weight_pct"], item["stage"]) for item in pending)
-    return RolloutState.from_json(state), steps
