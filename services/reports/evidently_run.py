@@ -9,6 +9,7 @@ of `stage_report`.
 """
 
 import os
+import re
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -58,6 +59,7 @@ _TEST_STATUS = {
     GateStatus.NO_DATA: TestStatus.WARNING,
     GateStatus.ERROR: TestStatus.ERROR,
 }
+_DATA_LINE = re.compile(r"^\s*var (?:additional_graphs_)?metric_[0-9a-f]{32} = .*$", re.MULTILINE)
 _DECISION_VALUE = {Decision.ADVANCE: 1.0, Decision.HOLD: 0.0, Decision.ROLLBACK: -1.0}
 
 
@@ -188,8 +190,20 @@ def save(snapshot: Snapshot, *, workspace: Path, service: str, link: ReportLink)
     opened.state.write_snapshot(link.project_id, link.run_id, snapshot.to_snapshot_model())
     link.path.parent.mkdir(parents=True, exist_ok=True)
     partial = link.path.with_name(f".{link.path.name}.{os.getpid()}")
-    snapshot.save_html(str(partial))  # a Path would write nothing, silently
+    partial.write_text(_without_markup(snapshot.get_html_str(as_iframe=False)), encoding="utf-8")
     partial.replace(link.path)
+
+
+def _without_markup(page: str) -> str:
+    """The page with its data as inert as it is meant to be.
+
+    Evidently writes values and words into a script as JSON and escapes no `<`: a category or a person's reason that
+    holds `</script>` would end the script and run what follows. Raises ValueError where the data is not found.
+    """
+    safe, found = _DATA_LINE.subn(lambda line: line[0].replace("<", "\\u003c"), page)
+    if not found:
+        raise ValueError("Evidently's page holds its data elsewhere than expected; it was not written")
+    return safe
 
 
 def _create_project(workspace: Workspace, project_id: uuid.UUID, service: str) -> None:
