@@ -14,7 +14,8 @@ from policies.rollout import Action, Step
 from services.home import Home
 from services.serving.release_command import ReleaseCommand
 from services.store.database import Database
-from services.store.grants import GrantRevoked, revoke_grant, write_grant
+from services.store.grants import GrantRevoked, read_grant, revoke_grant, write_grant
+from services.store.orders import open_orders
 from services.store.rollouts import RolloutRecord
 from services.traffic.admin import EnvoyAdmin
 from services.traffic.errors import TrafficError
@@ -27,7 +28,6 @@ READY_TIMEOUT_S = 120.0
 READ_BACK_TIMEOUT_S = 15.0
 READ_BACK_EVERY_S = 0.1
 QUIET_S = 1.0
-DRAIN_TIMEOUT_S = 10.0
 
 
 class EffectFailed(RuntimeError):
@@ -136,12 +136,23 @@ class Effects:
         return {"weight_pct": admin.weight_pct()}
 
     def _repoint_stable(self, step: Step) -> dict[str, object]:
+        self._require_nobody_stopped_it()
         started = self._world.clock()
         candidate, old = self._record.candidate, self._old
         self._change(lambda slots: replace(slots, stable=(candidate, old)))
         self._read_back_slot("stable", candidate)
         quiet_after_s = self._until_quiet(old, started)
         return {"stable": [candidate, old], "old_release_quiet_after_s": quiet_after_s}
+
+    def _require_nobody_stopped_it(self) -> None:
+        """Everybody is about to be moved: a kill or an abort that nobody has taken yet comes first."""
+        db, record = self._world.db, self._record
+        grant = read_grant(db, record.service)
+        if grant is not None and grant.rollout_id == record.id and grant.revoked:
+            raise EffectFailed(f"killed by {grant.revoked_by}: {grant.reason}; stable is not repointed")
+        for given in open_orders(db, record.id):
+            if given.verb in ("abort", "kill"):
+                raise EffectFailed(f"{given.verb} by {given.by}: {given.reason}; stable is not repointed")
 
     def _undo_repoint(self, step: Step) -> dict[str, object]:
         candidate, old = self._record.candidate, self._old
