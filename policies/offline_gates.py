@@ -32,7 +32,7 @@ def judge_measured(
     def verdict(decision: Decision, reason: ReasonCode, detail: str) -> Verdict:
         return Verdict(stage.name, decision, reason, detail, results, at)
 
-    bad = [(gate, result) for gate, result in required if result.status is not GateStatus.PASS]
+    bad = [(gate, result) for gate, result in pairs if _stands_against(gate, result)]
     demands = [_demand(gate, result) for gate, result in bad]
     for decision in (Decision.ROLLBACK, Decision.HOLD):
         for what, reason, detail in demands:
@@ -45,6 +45,13 @@ def judge_measured(
         return verdict(Decision.HOLD, ReasonCode.AWAITING_APPROVAL, "holds: a person must approve it")
     detail = f"advances: {', '.join(gate.name for gate, _ in required)} passed"
     return verdict(Decision.ADVANCE, ReasonCode.GATES_PASSED, detail)
+
+
+def _stands_against(gate: Gate, result: GateResult) -> bool:
+    """A required gate must pass; one that is not required must at least not fail, as in the live stages."""
+    if gate.required:
+        return result.status is not GateStatus.PASS
+    return result.status in (GateStatus.FAIL, GateStatus.ERROR)
 
 
 def _demand(gate: Gate, result: GateResult) -> tuple[Decision, ReasonCode, str]:

@@ -67,6 +67,22 @@ def test_first_release_needs_no_champion() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("measured", "decision"),
+    [
+        (Measured(-0.41, -0.43, -0.39, 4000), Decision.ROLLBACK),
+        (Measured(math.nan, None, None, 4000), Decision.ROLLBACK),
+        (None, Decision.ADVANCE),
+    ],
+)
+def test_gate_that_is_not_required_can_still_refuse(measured: Measured | None, decision: Decision) -> None:
+    """Not required offline means as in the live stages: it may lack evidence, but what it shows still counts."""
+    stage = POLICY.stage("alignment")
+    gates = tuple(replace(gate, required=gate.name != "customers-spared") for gate in stage.gates)
+    verdict = judge_measured(replace(stage, gates=gates), alignment(customer_utility=measured), at=5.0)
+    assert verdict.decision is decision
+
+
 def test_on_missing_hold_holds_offline() -> None:
     """onMissing: hold holds an offline stage instead of refusing the release."""
     stage = POLICY.stage("training")
