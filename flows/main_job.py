@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.conduct_rollout import conduct
@@ -48,11 +49,14 @@ class JobResult:
 class MainJob:
     """One run of the main job in a fresh home."""
 
-    def __init__(self, home: Home, view: ProgressView, *, service: str, rate_per_s: float) -> None:
+    def __init__(
+        self, home: Home, view: ProgressView, *, service: str, rate_per_s: float, rows: Path | None = None
+    ) -> None:
         self._home = home
         self._view = view
         self._service = service
         self._rate_per_s = rate_per_s
+        self._rows = rows
         self.policies: PolicySet = load_policies(service)
         self.result = JobResult()
 
@@ -64,10 +68,10 @@ class MainJob:
         from services.reports.stage_report import warm_up
 
         warm_up()
-        from services.rehearsal.bank_marketing import read_calls
+        from flows.read_rows import read_rows
 
-        delivered = read_calls()
-        view.say(f"data: {len(delivered):,} calls, in the order of time")
+        delivered = read_rows(self._rows, self.policies.contract)
+        view.say(f"data: {len(delivered):,} rows, taken in the order of time")
         wait_for_prefect(home)
         db = open_store(home)
         try:
@@ -90,7 +94,7 @@ class MainJob:
         name = f"{self._service}-{kind}"
         view.say("")
         view.say(
-            f"[bold]{name}[/]: the first {stop:.0%} of the calls" + ("" if champion else ", no champion yet")
+            f"[bold]{name}[/]: the first {stop:.0%} of the rows" + ("" if champion else ", no champion yet")
         )
         if champion is not None:
             view.rail.verdicts.clear()

@@ -6,6 +6,7 @@ Parameters are plain values, so a deployment can carry them; everything else is 
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from prefect import flow
 from rich.console import Console
@@ -25,20 +26,26 @@ SEED = 7
 
 @flow(name="retrain", flow_run_name="{service} up to {stop}", retries=0, persist_result=False)
 def retrain(
-    service: str = "telemarketing", home: str = "main", stop: float = 0.6, roll_out: bool = True
+    service: str = "telemarketing",
+    home: str = "main",
+    stop: float = 0.6,
+    roll_out: bool = True,
+    rows: str | None = None,
 ) -> str:
     """Retrain `service` on the rows up to `stop` (share of them in time); returns the phase the rollout ended in.
 
+    `rows` is a Parquet or CSV file, by default the bank's calls.
     Without `roll_out` the release is packed and stays a candidate: `trimtab rollout start --release` takes it on.
     Raises StageRefused with the verdict of the stage that did not advance.
     """
-    from services.rehearsal.bank_marketing import read_calls
+    from flows.read_rows import read_rows
 
     place = locate_home(home)
     champion = stable_release(place)
     if champion is None:
         raise WiringError(f"there is no stable release in {place.root}; `trimtab run` makes the first one")
     policies, db = load_policies(service), open_store(place)
+    delivered = read_rows(None if rows is None else Path(rows), policies.contract)
     with ProgressView(Console(), [stage.name for stage in policies.rollout.stages]) as view:
         job = ReleaseJob(
             name=f"{service}-retrained-{int(time.time())}",
@@ -53,7 +60,7 @@ def retrain(
             clock=time.time,
             watcher=Watcher(enter=view.enter, conclude=lambda verdict, _: view.conclude(verdict)),
         )
-        release = release_model(job.name, job, read_calls())
+        release = release_model(job.name, job, delivered)
         if not roll_out:
             return f"packed {release.id}"
         world = make_world(place, db)

@@ -20,7 +20,9 @@ def register(app: typer.Typer) -> None:
 
 
 def replay(
-    rows: Path = typer.Option(None, "--rows", help="Parquet in time order; default: the bank's calls."),
+    rows: Path = typer.Option(
+        None, "--rows", help="Your own rows, Parquet or CSV; default: the bank's calls."
+    ),
     start: float = typer.Option(
         0.6, "--from", min=0.0, max=1.0, help="First row, as a share of the rows in time."
     ),
@@ -38,12 +40,10 @@ def replay(
 
     Example: trimtab traffic replay --from 0.6 --rate 200
     """
-    import polars as pl
-
+    from flows.read_rows import read_rows
     from flows.system import is_up
     from flows.wiring import locate_home
     from services.data.splits import by_event_time
-    from services.rehearsal.bank_marketing import read_calls
     from services.rehearsal.replay_process import ReplayProcess
     from services.rollout.policy_set import load_policies
 
@@ -53,7 +53,7 @@ def replay(
     if not start < stop:
         fail(f"'--from' must be < '--to': {start} and {stop}")
     policies = load_policies(service)
-    delivered = read_calls() if rows is None else pl.read_parquet(rows)
+    delivered = read_rows(rows, policies.contract)
     chosen = by_event_time(delivered, policies.contract, start=start, stop=stop)
     with ReplayProcess(home, policies, chosen, rate_per_s=rate) as process:
         process.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
 import typer
 
@@ -19,6 +20,9 @@ def register(app: typer.Typer) -> None:
 
 def run(
     service: str = SERVICE_OPTION,
+    rows: Path = typer.Option(
+        None, "--rows", help="Your own rows, Parquet or CSV; default: the bank's calls."
+    ),
     rate: float = typer.Option(200.0, help="Replayed requests a second."),
     keep_up: bool = typer.Option(False, "--keep-up", help="Leave the system running afterwards."),
     as_json: bool = JSON_OPTION,
@@ -28,7 +32,7 @@ def run(
     Starts from an empty state directory (an earlier one is moved to .trimtab/archive). Exit status 0 means promoted,
     3 that the policy held or rolled back and said why.
 
-    Example: trimtab run --keep-up
+    Example: trimtab run --keep-up, or trimtab run --service credit --rows loans.parquet
     """
     from rich.console import Console
 
@@ -51,7 +55,7 @@ def run(
     with ProgressView(screen, stages) as view:
         if archived is not None:
             view.say(f"[dim]the last run's state was moved to {archived}[/]")
-        job = MainJob(home, view, service=service, rate_per_s=rate)
+        job = MainJob(home, view, service=service, rate_per_s=rate, rows=rows)
         try:
             result = job.run()
         except StageRefused:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 
 from flows.commands.output import HOME_OPTION, SERVICE_OPTION, console, fail
@@ -15,6 +17,9 @@ def register(app: typer.Typer) -> None:
 def schedule(
     cron: str = typer.Option("0 6 * * 1", "--cron", help="When to retrain; five fields, UTC."),
     stop: float = typer.Option(0.6, "--to", help="Train on the rows up to this share of them in time."),
+    rows: Path = typer.Option(
+        None, "--rows", help="Your own rows, Parquet or CSV; default: the bank's calls."
+    ),
     name: str = HOME_OPTION,
     service: str = SERVICE_OPTION,
 ) -> None:
@@ -43,7 +48,12 @@ def schedule(
     retrain.serve(
         name=f"retrain-{service}",
         cron=cron,
-        parameters={"service": service, "home": name, "stop": stop},
+        parameters={
+            "service": service,
+            "home": name,
+            "stop": stop,
+            "rows": None if rows is None else str(rows.resolve()),
+        },
         description="Contract, training, alignment, release; then the rollout against the stable release.",
         tags=["trimtab", service],
         limit=1,
