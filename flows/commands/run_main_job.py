@@ -38,6 +38,7 @@ def run(
 
     from flows.closing_table import closing_json, print_closing
     from flows.main_job import MainJob
+    from flows.read_rows import read_rows
     from flows.show_progress import ProgressView
     from flows.system import is_up, take_down
     from flows.wiring import archive_home, locate_home
@@ -49,6 +50,8 @@ def run(
         fail("the system is up and in use; `trimtab down` first, then run")
     started = time.time()
     policies = load_policies(service)
+    if rows is not None:
+        read_rows(rows, policies.contract)  # what is wrong with the file is said before anything is moved
     archived = archive_home(home, started)
     screen = Console(stderr=True, width=None if sys.stderr.isatty() else PIPE_WIDTH) if as_json else console
     stages = [stage.name for stage in policies.rollout.stages]
