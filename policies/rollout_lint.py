@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 OFFLINE_STAGES = ("contract", "training", "alignment")
 MAX_BAKE_ONLY_PCT = 1.0
+LEAST_LEASE_S = 10.0
 KIND_ORDER = ("offline", "shadow", "canary", "full", "probation")
 
 
@@ -254,10 +255,17 @@ def _order_mistakes(file: RolloutFile, document: Document) -> Iterator[Issue]:
 
 
 def _clock_mistakes(file: RolloutFile, document: Document) -> Iterator[Issue]:
-    if file.lease_s < 2 * file.poll_s:
+    # A poll renews the grant for half the lease (the other half is the proxy's own time-to-live, 5 s): a grant that
+    # ends as the next poll is due would drop the weight to 0 at every poll, and no evidence would ever count.
+    if file.lease_s < 4 * file.poll_s:
         yield document.issue(
             ("leaseS",),
-            f"must be >= 2 * pollS ({2 * file.poll_s:g}), or a late poll ends it: {file.lease_s:g}",
+            f"must be >= 4 * pollS ({4 * file.poll_s:g}), or a late poll ends it: {file.lease_s:g}",
+        )
+    if file.lease_s < LEAST_LEASE_S:
+        yield document.issue(
+            ("leaseS",),
+            f"must be >= {LEAST_LEASE_S:g}: the proxy forgets a weight after 5 s, not sooner: {file.lease_s:g}",
         )
     for index, stage in enumerate(file.stages):
         if stage.kind == "canary" and stage.require and stage.bake_max_s is not None:
