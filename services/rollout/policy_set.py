@@ -13,7 +13,7 @@ from pathlib import Path
 
 from policies.rollout_policy import RolloutPolicy, load_rollout
 from policies.utility import UtilitySpec, load_utility
-from policies.yaml_source import Issue, PolicyError, load_document
+from policies.yaml_source import Document, Issue, PolicyError, load_document
 from services.data.contract import DataContract, load_contract
 
 POLICIES = Path(__file__).resolve().parents[2] / "policies"
@@ -67,31 +67,37 @@ def parse_policies(service: str, texts: Mapping[str, str], *, place: str) -> Pol
         issues += error.issues
     if contract is None or utility is None or rollout is None:
         raise PolicyError(tuple(issues))
-    issues += _disagreements(service, contract, utility, rollout, place=place)
-    issues += _laxer_gates(utility, rollout, texts["rollout.yaml"], f"{place}/rollout.yaml")
+    documents = {name: load_document(texts[name], f"{place}/{name}") for name in FILES}
+    issues += _disagreements(service, contract, utility, rollout, documents=documents)
+    issues += _laxer_gates(utility, rollout, documents["rollout.yaml"])
     if issues:
         raise PolicyError(tuple(issues))
     return PolicySet(service, contract, utility, rollout, dict(texts))
 
 
 def _disagreements(
-    service: str, contract: DataContract, utility: UtilitySpec, rollout: RolloutPolicy, *, place: str
+    service: str,
+    contract: DataContract,
+    utility: UtilitySpec,
+    rollout: RolloutPolicy,
+    *,
+    documents: Mapping[str, Document],
 ) -> list[Issue]:
     """What each file may say alone, but not beside the others."""
     found = []
     for name, owner in (("utility.yaml", utility.service), ("rollout.yaml", rollout.service)):
         if owner != service:
             text = f"must be the folder's service {service!r}: {owner!r}"
-            found.append(Issue(f"{place}/{name}", 1, 1, "service", text))
+            found.append(documents[name].issue(("service",), text))
     declared = {column.name for column in contract.decision_columns}
     unknown = sorted(set(utility.fields) - declared)
     if unknown:
         text = f"payoffs read fields that the contract does not offer at decision time: {', '.join(unknown)}"
-        found.append(Issue(f"{place}/utility.yaml", 1, 1, "stakeholders", text))
+        found.append(documents["utility.yaml"].issue(("stakeholders",), text))
     strangers = sorted(set(contract.label_outcomes.values()) ^ set(utility.outcomes))
     if strangers:
         text = f"outcomes must be those of the contract's label: {', '.join(strangers)} differ"
-        found.append(Issue(f"{place}/utility.yaml", 1, 1, "outcomes", text))
+        found.append(documents["utility.yaml"].issue(("outcomes",), text))
     return found
 
 
@@ -102,9 +108,8 @@ _SAME_QUANTITY = {
 }
 
 
-def _laxer_gates(utility: UtilitySpec, rollout: RolloutPolicy, text: str, source: str) -> list[Issue]:
+def _laxer_gates(utility: UtilitySpec, rollout: RolloutPolicy, document: Document) -> list[Issue]:
     """Gates whose upper bound is laxer than the stakeholders' own bound on the same quantity."""
-    document = load_document(text, source)
     names = [gate["name"] for gate in document.data["gates"]]
     gates = {gate.name: gate for stage in rollout.stages for gate in stage.gates}
     found = []
