@@ -1,0 +1,102 @@
+"""Promises of a service's three policy files together: what each may say alone but not beside the others."""
+
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from policies.yaml_source import PolicyError
+from services.rollout.policy_set import (
+    FILES,
+    POLICIES,
+    PolicyFolderError,
+    lint_warnings,
+    load_policies,
+    parse_policies,
+)
+
+SERVICE = "telemarketing"
+TEXTS: Mapping[str, str] = {name: (POLICIES / SERVICE / name).read_text(encoding="utf-8") for name in FILES}
+
+
+def refused(file: str, old: str, new: str, *, service: str = SERVICE) -> list[str]:
+    """The issues of the shipped policies with one text of one file replaced."""
+    assert old in TEXTS[file], old
+    texts = {**TEXTS, file: TEXTS[file].replace(old, new, 1)}
+    with pytest.raises(PolicyError) as caught:
+        parse_policies(service, texts, place="p")
+    return [str(issue) for issue in caught.value.issues]
+
+
+def line_of(file: str, words: str) -> int:
+    return next(number for number, line in enumerate(TEXTS[file].splitlines(), 1) if words in line)
+
+
+def test_shipped_policies_agree() -> None:
+    """The shipped files load together, for their own service, with their texts as they stand."""
+    found = load_policies(SERVICE)
+    assert (found.service, found.rollout.service, found.utility.service) == (SERVICE,) * 3
+    assert found.texts == TEXTS
+
+
+def test_gate_laxer_than_the_constraint_is_refused_where_it_stands() -> None:
+    """A gate may not allow a wider call-rate gap than compliance signed; one that is stricter may stand."""
+    (issue,) = refused("rollout.yaml", "    max: 0.20 ", "    max: 0.25 ")
+    line = line_of("rollout.yaml", "    max: 0.20 ")
+    assert issue.startswith(f"p/rollout.yaml:{line}:")
+    assert "must be <= 0.2, the bound of constraint 'call_rate_gap_by_age' in utility.yaml: 0.25" in issue
+    stricter = {**TEXTS, "rollout.yaml": TEXTS["rollout.yaml"].replace("    max: 0.20 ", "    max: 0.15 ", 1)}
+    assert parse_policies(SERVICE, stricter, place="p").service == SERVICE
+
+
+def test_payoff_over_an_undeclared_field_names_it() -> None:
+    """A payoff may read only what the contract offers at decision time; duration is known after the call."""
+    issues = refused("utility.yaml", "clip(balance, 0, 5000)", "clip(duration, 0, 5000)")
+    assert len(issues) == 1
+    assert issues[0].startswith(f"p/utility.yaml:{line_of('utility.yaml', 'stakeholders:') + 1}:")
+    assert "the contract does not offer at decision time: duration" in issues[0]
+
+
+@pytest.mark.parametrize("file", ["utility.yaml", "rollout.yaml"])
+def test_file_of_another_service_is_refused(file: str) -> None:
+    """A utility or rollout file of another service in this folder is named, with both services."""
+    issues = refused(file, "service: telemarketing", "service: lending")
+    line = line_of(file, "service: telemarketing")
+    assert any(
+        one.startswith(f"p/{file}:{line}:10: ")
+        and "must be the folder's service 'telemarketing': 'lending'" in one
+        for one in issues
+    )
+
+
+def test_mistakes_of_all_files_come_at_once() -> None:
+    """One typo in each file: three errors, each with its file, line and column."""
+    texts = {
+        "contract.yaml": TEXTS["contract.yaml"].replace("apiVersion:", "apiVersio:", 1),
+        "utility.yaml": TEXTS["utility.yaml"].replace("stakeholders:", "stakeholder:", 1),
+        "rollout.yaml": TEXTS["rollout.yaml"].replace("pollS:", "polS:", 1),
+    }
+    with pytest.raises(PolicyError) as caught:
+        parse_policies(SERVICE, texts, place="p")
+    assert {Path(issue.source).name for issue in caught.value.issues} == set(FILES)
+    assert all(issue.line >= 1 and issue.column >= 1 for issue in caught.value.issues)
+
+
+def test_unknown_service_says_which_there_are(tmp_path: Path) -> None:
+    """No such folder, or one that lacks a file: told what is missing and what exists."""
+    with pytest.raises(PolicyFolderError, match=r"must hold contract\.yaml.*services there: .*telemarketing"):
+        load_policies("telemarketin")
+    (tmp_path / "loans").mkdir()
+    (tmp_path / "loans" / "utility.yaml").write_text(TEXTS["utility.yaml"])
+    with pytest.raises(PolicyFolderError, match=r"must hold contract\.yaml, rollout\.yaml; .*there: loans"):
+        load_policies("loans", folder=tmp_path)
+
+
+def test_overdue_review_is_a_warning() -> None:
+    """The day after the review was due the lint warns, and loads."""
+    found = load_policies(SERVICE)
+    due = found.utility.review_by
+    late = [str(one) for one in lint_warnings(found, today=date(due.year + 1, 1, 1))]
+    assert any(f"the review was due on {due.isoformat()}" in one for one in late)
+    assert not any("review" in str(one) for one in lint_warnings(found, today=due))
