@@ -67,9 +67,18 @@ def archive_home(home: Home, now: float) -> Path | None:
     return target
 
 
+def store_url(home: Home) -> str:
+    """The home's store: for `main` the one that TRIMTAB_DATABASE_URL names, else SQLite in the home.
+
+    No two homes share a store: the grant of a drill would be published by the main home's control service too.
+    """
+    named = os.environ.get("TRIMTAB_DATABASE_URL") if home.root.name == "main" else None
+    return named or home.database_url
+
+
 def open_store(home: Home) -> Database:
-    """The home's database: `TRIMTAB_DATABASE_URL`, else SQLite in the home."""
-    return open_database(os.environ.get("TRIMTAB_DATABASE_URL", home.database_url))
+    """The home's store, opened; its ledger's head stands in the home."""
+    return open_database(store_url(home), folder=home.root)
 
 
 def own_prefect_url(home: Home) -> str:
@@ -109,7 +118,7 @@ def supervisor_specs(home: Home) -> tuple[ProcessSpec, ...]:
         ProcessSpec(
             name="control",
             argv=(sys.executable, "-m", "services.control", *room),
-            env={},
+            env={"TRIMTAB_DATABASE_URL": store_url(home)},
             cwd=str(home.root),
             ready_url=f"http://{LOOPBACK}:{home.ports.control}/healthz",
             restart_delay_s=delay_s,

@@ -1,16 +1,19 @@
 """Runs the control service of one home: HTTP, the weight sender, the shipper. Started by the supervisor.
 
-`python -m services.control --home DIR --base-port N`. Whatever part fails for good ends the process, so that
-it is started anew as a whole; until then the proxy is back on stable by itself.
+`python -m services.control --home DIR --base-port N`. The store is the one that TRIMTAB_DATABASE_URL names,
+which is how the composition root tells it the conductor's, else the home's own. Whatever part fails for good ends the
+process, so that it is started anew as a whole; until then the proxy is back on stable by itself.
 Must never import: sqlalchemy, flows.
 """
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import uvicorn
@@ -28,9 +31,11 @@ from services.traffic.rtds import WeightServer
 
 LOGGER = logging.getLogger("services.control")
 SHIP_INTERVAL_S = 0.25
+DATABASE_VARIABLE = "TRIMTAB_DATABASE_URL"
+"""Not an argument of the command line: it may hold a password, and everybody sees those."""
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None, environment: Mapping[str, str]) -> int:
     """Run until SIGTERM or SIGINT; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m services.control", description=__doc__)
     parser.add_argument("--home", type=Path, required=True, help="state directory")
@@ -44,15 +49,15 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     home = Home(arguments.home.resolve(), Ports(arguments.base_port))
     try:
-        return _run(home)
+        return _run(home, environment.get(DATABASE_VARIABLE, home.database_url))
     except (StoreError, TokenError, TrafficError, OSError) as error:
         log_event(LOGGER, "control_failed", level=logging.ERROR, error=type(error).__name__, why=error)
         return 1
 
 
-def _run(home: Home) -> int:
+def _run(home: Home, database_url: str) -> int:
     secret = token.load_or_create(home.token_file)
-    db = open_database(home.database_url)
+    db = open_database(database_url, folder=home.root)
     state = ControlState(home, db, clock=time.time)
     config = uvicorn.Config(
         control_app(state, secret),
@@ -99,4 +104,4 @@ def _ship(shipper: Shipper, stop: threading.Event, state: ControlState, server: 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(None, os.environ))
