@@ -22,6 +22,7 @@ from services.home import LOOPBACK, Home, Ports
 from services.store import grants, rollouts
 from services.store.database import open_database
 from services.store.rollouts import RolloutRecord
+from services.traffic.processes import port_is_free
 from services.traffic.routes import CANARY_KEY
 
 pytestmark = pytest.mark.skipif("TRIMTAB_TEST_DATABASE_URL" in os.environ, reason="a home's own SQLite file")
@@ -70,17 +71,21 @@ def until(is_true: Callable[[], bool], within_s: float) -> float:
 
 @pytest.fixture
 def control(tmp_path: Path) -> Iterator[Control]:
-    while True:
-        with socket.socket() as free:
-            free.bind((LOOPBACK, 0))
-            base = free.getsockname()[1]
-        if base < 65_000:
-            break
-    service = Control(Home(tmp_path, Ports(base)))
+    service = Control(Home(tmp_path, free_ports()))
     yield service
     if service.process is not None and service.process.poll() is None:
         service.process.kill()
         service.process.wait()
+
+
+def free_ports() -> Ports:
+    """A block whose control and weight ports are free too; a client's connection may hold one beside a free base."""
+    while True:
+        with socket.socket() as first:
+            first.bind((LOOPBACK, 0))
+            ports = Ports(first.getsockname()[1])
+        if ports.base < 65_000 and port_is_free(ports.control) and port_is_free(ports.rtds):
+            return ports
 
 
 def weights(home: Home) -> Iterator[float]:
