@@ -46,23 +46,32 @@ def want_release(
     some port, which is then moved to the one returned. Raises: TrafficError when no port is free.
     """
     with locked(home):
-        releases = read_desired(home)
-        known = releases.get(release_id)
-        port = known.port if known is not None else None
-        if port is None:
-            port = free_port(home, taken={spec.port for spec in releases.values()})
-        made = command(port) if callable(command) else command
-        spec = ProcessSpec(
-            name=release_id,
-            argv=tuple(made.argv),
-            env=dict(made.env),
-            cwd=str(made.cwd),
-            ready_url=made.ready_url,
-        )
+        port = _port_of(home, release_id)
+    # A command may take seconds (it builds what it starts): the supervisor needs the lock meanwhile.
+    made = command(port) if callable(command) else command
+    spec = ProcessSpec(
+        name=release_id,
+        argv=tuple(made.argv),
+        env=dict(made.env),
+        cwd=str(made.cwd),
+        ready_url=made.ready_url,
+    )
+    with locked(home):
+        port = _port_of(home, release_id)
         spec = spec if spec.port == port else at_port(spec, port)
-        if spec != known:
+        releases = read_desired(home)
+        if spec != releases.get(release_id):
             write_desired(home, {**releases, release_id: spec})
     return port
+
+
+def _port_of(home: Home, release_id: str) -> int:
+    """The port that the release has, or the one it would get now; call it under `locked(home)`."""
+    releases = read_desired(home)
+    known = releases.get(release_id)
+    if known is not None and known.port is not None:
+        return known.port
+    return free_port(home, taken={spec.port for spec in releases.values()})
 
 
 def drop_release(home: Home, release_id: str) -> None:

@@ -12,6 +12,8 @@ from services.traffic.errors import TrafficError
 from services.traffic.records import ProcessSpec, at_port, read_desired, write_specs
 from services.traffic.settings import EnvoySettings, read_settings, write_settings
 from services.traffic.slots import Slots, new_salt
+from services.traffic.state_files import locked
+from services.traffic.supervision import want_release
 from services.traffic.traffic import Traffic
 
 
@@ -120,3 +122,23 @@ def test_names_are_unique(offline: Home) -> None:
     for specs in ([spec, spec], [replace(spec, name="envoy")]):
         with pytest.raises(TrafficError, match="unique"):
             write_specs(offline, specs)
+
+
+def test_a_release_is_built_without_keeping_the_supervisor_waiting(offline: Home) -> None:
+    """The command may build for minutes; meanwhile the files' lock is free, and a port that somebody else was given
+    meanwhile is not given twice."""
+
+    def command(release_id: str, port: int) -> ProcessSpec:
+        return ProcessSpec(release_id, ("serve", str(port)), {}, "/", f"http://127.0.0.1:{port}/readyz")
+
+    def build(port: int) -> ProcessSpec:
+        with locked(offline, timeout_s=0.2):
+            pass
+        assert want_release(offline, "other", lambda other: command("other", other)) == port
+        return command("built", port)
+
+    given = want_release(offline, "built", build)
+    desired = read_desired(offline)
+    assert desired["other"].port != given
+    assert (desired["built"].port, desired["built"].argv) == (given, ("serve", str(given)))
+    assert want_release(offline, "built", lambda port: command("built", port)) == given
