@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 import pandas as pd  # type: ignore[import-untyped]
 
-from policies.rollout_policy import Stage
+from policies.rollout_policy import Stage, load_rollout
 from policies.utility import UtilityError, UtilitySpec
 from policies.verdict import Verdict
 from services.reports.stage_report import Kind, ReportError, write_stage_report
@@ -58,6 +58,7 @@ class LiveReports:
     ) -> None:
         decided = decisions_between(context.db, start=since, stop=verdict.at + SPILL_S, limit=MOST_ROWS)
         candidate, stable = split_arms(decided, stage, record.candidate)
+        mature_at = verdict.at - load_rollout(record.policy_text, f"{record.id}/rollout.yaml").maturity_s
         if not candidate:
             raise ReportError(f"the candidate decided nothing in stage {stage.name}")
         write_stage_report(
@@ -67,8 +68,8 @@ class LiveReports:
             stage=stage.name,
             verdict=verdict,
             kind=cast(Kind, stage.kind),
-            current=arm_frame(candidate, self._utility),
-            reference=arm_frame(stable, self._utility) if stable else None,
+            current=arm_frame(candidate, self._utility, mature_at=mature_at),
+            reference=arm_frame(stable, self._utility, mature_at=mature_at) if stable else None,
             at=verdict.at,
             unit=self._utility.unit,
         )
@@ -86,8 +87,12 @@ def split_arms(
     return [d for d in live if d.release == candidate], [d for d in live if d.release != candidate]
 
 
-def arm_frame(decided: Sequence[StageDecision], utility: UtilitySpec) -> pd.DataFrame:
-    """One row a decision, with the columns that services/reports/live_panels.py names."""
+def arm_frame(decided: Sequence[StageDecision], utility: UtilitySpec, *, mature_at: float) -> pd.DataFrame:
+    """One row a decision, with the columns that services/reports/live_panels.py names.
+
+    `utility` is NaN for a decision later than `mature_at` (epoch s), whatever its action: one whose outcome is known at
+    once must not mature earlier (gates.md, semantic 7).
+    """
     rows: list[dict[str, Any]] = [orjson.loads(d.row) for d in decided]
     frame = pd.DataFrame(
         {
@@ -99,7 +104,7 @@ def arm_frame(decided: Sequence[StageDecision], utility: UtilitySpec) -> pd.Data
             "release": [d.release for d in decided],
         }
     )
-    frame["utility"] = _utilities(decided, utility)
+    frame["utility"] = np.where(frame["at"] <= mature_at, _utilities(decided, utility), np.nan)
     gap = next((one for one in utility.constraints if one.kind == "action_rate_gap"), None)
     if gap is not None and gap.group_field is not None:
         name, limit = gap.group_field, gap.group_up_to
