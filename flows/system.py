@@ -21,7 +21,7 @@ from flows.wiring import (
 from services.home import LOOPBACK, Home
 from services.rollout.effects import World
 from services.serving.build import build_bento
-from services.serving.release import Release, read_release
+from services.serving.release import Release, find_release
 from services.serving.release_command import launch_command
 from services.store.database import Database
 from services.traffic.admin import EnvoyAdmin
@@ -101,7 +101,7 @@ def make_world(home: Home, db: Database, *, fault: str | None = None) -> World:
     """What a rollout in this home acts on; `fault` goes to the candidate of a drill."""
 
     def command(release_id: str, port: int):  # type: ignore[no-untyped-def]
-        build_bento(read_release(home.releases / release_id), home)
+        build_bento(find_release(home.releases, release_id), home)
         return launch_command(release_id, home, port, fault=fault)
 
     return World(

@@ -77,7 +77,7 @@ def start(
     from flows.system import make_world, stable_release
     from flows.wiring import locate_home, open_store
     from services.rollout.conductor import begin_rollout
-    from services.serving.release import read_release
+    from services.serving.release import ReleaseError, find_release
     from services.store import rollouts
 
     home = locate_home(name)
@@ -89,7 +89,12 @@ def start(
     if not (home.releases / release).is_dir():
         known = ", ".join(sorted(path.name for path in home.releases.glob("*-*"))) or "none"
         fail(f"no release {release!r} in {home.releases}; there are: {known}")
-    candidate = read_release(home.releases / release)
+    try:
+        candidate = find_release(home.releases, release)
+    except ReleaseError as error:
+        fail(str(error))
+    if candidate.service != service:
+        fail(f"{release} is a release of {candidate.service!r}: say --service {candidate.service}")
     db = open_store(home)
     active = rollouts.active(db, service)
     if active is not None and active.candidate != release:

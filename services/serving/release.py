@@ -190,6 +190,19 @@ def read_release(folder: Path) -> Release:
     )
 
 
+def find_release(folder_of_releases: Path, release_id: str) -> Release:
+    """The verified release of this id. The id may come from a person: nothing outside the folder is ever read.
+
+    Raises: ReleaseError for what is no id, for a folder that holds another release, and as `read_release` does.
+    """
+    if not RELEASE_ID.fullmatch(release_id):
+        raise ReleaseError(f"a release id must be like telemarketing-0123456789ab: {release_id!r}")
+    release = read_release(folder_of_releases / release_id)
+    if release.id != release_id:
+        raise ReleaseError(f"{release.folder}: must hold release {release_id}: {release.id}")
+    return release
+
+
 def _check_names(folder: Path) -> None:
     if not folder.is_dir():
         raise ReleaseError(f"{folder}: no such release folder")

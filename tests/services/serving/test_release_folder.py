@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from services.serving.release import CONTENT_FILES, MANIFEST, Release, ReleaseError, read_release
+from services.serving.release import (
+    CONTENT_FILES,
+    MANIFEST,
+    Release,
+    ReleaseError,
+    find_release,
+    read_release,
+)
 
 Write = Callable[[Path], Release]
 
@@ -28,6 +35,20 @@ def test_a_release_reads_back_as_written(write: Write, tmp_path: Path) -> None:
     assert release.created_at == 1_700_000_000.0
     assert {p.name for p in release.folder.iterdir()} == {MANIFEST, *CONTENT_FILES}
     assert {p.stat().st_mode & 0o222 for p in release.folder.iterdir()} == {0}
+
+
+def test_a_release_is_found_by_its_id_alone(write: Write, tmp_path: Path) -> None:
+    """An id finds its release; a path, a folder's other name or an id that another release stands under does not."""
+    release = write(tmp_path / "releases")
+    assert find_release(tmp_path / "releases", release.id) == release
+    with pytest.raises(ReleaseError, match="a release id must be like"):
+        find_release(tmp_path / "elsewhere", f"../releases/{release.id}")
+    with pytest.raises(ReleaseError, match="a release id must be like"):
+        find_release(tmp_path / "releases", str(release.folder))
+    other = "telemarketing-000000000000"
+    release.folder.rename(tmp_path / "releases" / other)
+    with pytest.raises(ReleaseError, match=f"must hold release {other}: {release.id}"):
+        find_release(tmp_path / "releases", other)
 
 
 @pytest.mark.parametrize("name", CONTENT_FILES)
