@@ -40,8 +40,8 @@ def schedule(
     from flows.retrain import retrain
 
     console.print(
-        f"serving [bold]retrain-{service}[/] at {prefect_url(home)}, cron '{cron}' (Ctrl-C ends it); run it now with "
-        f"`prefect deployment run 'retrain/retrain-{service}'`",
+        f"serving [bold]retrain-{service}[/] at {prefect_url(home)}, cron '{cron}' (Ctrl-C ends it); run it now with\n"
+        f"PREFECT_API_URL={prefect_url(home)} prefect deployment run 'retrain/retrain-{service}'",
         highlight=False,
         soft_wrap=True,
     )
