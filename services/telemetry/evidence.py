@@ -213,7 +213,9 @@ def _add_requests(
     poll.cursor = replace(cursor, requests_seq=seq)
     by_variant = {name: [one for one in found if one.assigned == name] for name in _VARIANTS}
     if stage.kind == "canary":
-        sizes = {name: len(by_variant[name]) for name in _VARIANTS}
+        # Units that got an answer: a release that refuses rows the other takes (4xx) leaves no failure and no decision
+        # behind, only a share of the units that is too small.
+        sizes = {name: sum(200 <= one.status < 400 for one in by_variant[name]) for name in _VARIANTS}
         poll.blocks[SAMPLE_RATIO] = AssignmentBlock(sizes["canary"], sizes["stable"], weight_pct)
     else:
         by_variant = {"canary": list(found), "stable": []}

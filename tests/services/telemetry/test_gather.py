@@ -232,6 +232,28 @@ def test_latency_and_sample_ratio_by_first_request(rollout: Rollout) -> None:
     assert blocks[SAMPLE_RATIO] == AssignmentBlock(0, 1, 25.0)
 
 
+def test_refusals_of_one_arm_show_in_the_sample_ratio(rollout: Rollout) -> None:
+    """Units that got no answer (4xx, 5xx, gone away) are none of their arm: a canary that refuses what stable takes
+    ends as a wrong share, which holds, and not as fewer but better decisions."""
+    rollout.put(shipped=1030.0, watermark=1030.0)
+    found = [
+        RequestRow(f"q{n}", f"u{n}", variant, 1010.0, status, 5.0, 1, "")
+        for n, (variant, status) in enumerate(
+            [
+                ("canary", 200),
+                ("canary", 400),
+                ("canary", 400),
+                ("canary", 0),
+                ("stable", 200),
+                ("stable", 503),
+            ]
+        )
+    ]
+    with rollout.db.write() as connection:
+        store.upsert_requests(connection, found)
+    assert rollout.poll(1030.0).blocks[SAMPLE_RATIO] == AssignmentBlock(1, 1, 25.0)
+
+
 def test_failures_are_what_the_canary_did(rollout: Rollout) -> None:
     """Errors are deltas of the hosts' counters; the candidate's own count from its first request on, stable's from the
     stage's first poll on; a restarted counter counts from 0.
