@@ -200,6 +200,8 @@ _VERDICT_EVENTS = {
 _ORDER_EVENTS = {
     event.value: event for event in (Event.PROMOTE, Event.HOLD, Event.RESUME, Event.ABORT, Event.KILL)
 }
+# Rollbacks that the bake clock demands, not evidence; a held rollout's clock stands still.
+_WAITED_TOO_LONG = frozenset({ReasonCode.INCONCLUSIVE, ReasonCode.NO_DATA, ReasonCode.MISSING_EVIDENCE})
 Moved = tuple[RolloutState, tuple[Step, ...]]
 
 
@@ -222,7 +224,7 @@ def step(policy: RolloutPolicy, state: RolloutState, verdict: Verdict, now: floa
     if state.frozen:
         return state, ()
     if event is Event.ROLLBACK:
-        if state.held and verdict.reason is ReasonCode.INCONCLUSIVE:
+        if state.held and verdict.reason in _WAITED_TOO_LONG:
             return state, ()
         return _move(policy, state, event, now)
     if state.held:

@@ -107,8 +107,9 @@ def test_hold_pauses_advancing_and_the_bake_clock() -> None:
     held, steps = order(POLICY, at("canary-25", extended=True), "hold", 5.0)
     assert (held.held, steps) == (True, ())
     assert step(POLICY, held, verdict("canary-25", Decision.ADVANCE), 6.0) == (held, ())
-    waited = verdict("canary-25", Decision.ROLLBACK, ReasonCode.INCONCLUSIVE)
-    assert step(POLICY, held, waited, 6.0) == (held, ())
+    for reason in (ReasonCode.INCONCLUSIVE, ReasonCode.NO_DATA, ReasonCode.MISSING_EVIDENCE):
+        waited = verdict("canary-25", Decision.ROLLBACK, reason)
+        assert step(POLICY, held, waited, 6.0) == (held, ()), reason
     resumed, steps = order(POLICY, held, "resume", 60.0)
     assert (resumed, steps) == (RolloutState(Phase.CANARY, "canary-25", 60.0), ())
 
