@@ -55,7 +55,8 @@ def conduct(
             return _run(conductor, view, on_verdict, with_prefect=with_prefect)
         finally:
             view.close_panel()
-            reports.finish()
+            for text in reports.finish():
+                view.say(f"a stage report could not be written: {text}")
 
 
 def _abort(world: World, progress: Progress) -> None:
@@ -79,8 +80,12 @@ def _run(conductor: Conductor, view: ProgressView, on_verdict: OnVerdict, *, wit
     if with_prefect:
         from flows.roll_out import roll_out
 
-        return roll_out(conductor.record.id, conductor.record.candidate, conductor, view.enter, conclude)
-    while not conductor.ended:
-        view.enter(conductor.state.stage)
-        conclude(conductor.run_stage())
-    return conductor.state.phase.value
+        phase = roll_out(conductor.record.id, conductor.record.candidate, conductor, view.enter, conclude)
+    else:
+        while not conductor.ended:
+            view.enter(conductor.state.stage)
+            conclude(conductor.run_stage())
+        phase = conductor.state.phase.value
+    for verdict in conductor.sudden_verdicts():
+        conclude(verdict)
+    return phase

@@ -16,10 +16,14 @@ from flows.release_model import release_model
 from flows.show_progress import ProgressView
 from flows.system import make_world, stable_release
 from flows.wiring import WiringError, code_version, locate_home, open_store
-from services.rollout.conductor import begin_rollout
+from policies.rollout_policy import load_rollout
+from services.home import Home
+from services.rollout.conductor import begin_rollout, is_conducted
 from services.rollout.policy_set import load_policies
 from services.rollout.release_job import ReleaseJob, Watcher
 from services.serving.release import read_release
+from services.store import rollouts
+from services.store.database import Database
 
 SEED = 7
 
@@ -41,10 +45,11 @@ def retrain(
     from flows.read_rows import read_rows
 
     place = locate_home(home)
+    policies, db = load_policies(service), open_store(place)
+    _finish_orphan(place, db, service)
     champion = stable_release(place)
     if champion is None:
         raise WiringError(f"there is no stable release in {place.root}; `trimtab run` makes the first one")
-    policies, db = load_policies(service), open_store(place)
     delivered = read_rows(None if rows is None else Path(rows), policies.contract)
     with ProgressView(Console(), [stage.name for stage in policies.rollout.stages]) as view:
         job = ReleaseJob(
@@ -73,3 +78,21 @@ def retrain(
             utility_text=policies.texts["utility.yaml"],
         )
         return conduct(world, record, view, on_verdict=lambda verdict, _: view.conclude(verdict))
+
+
+def _finish_orphan(place: Home, db: Database, service: str) -> None:
+    """A rollout whose conductor died is brought to its end first; one that is conducted is not disturbed."""
+    record = rollouts.active(db, service)
+    if record is None:
+        return
+    if is_conducted(place, service):
+        raise WiringError(f"rollout {record.id} is under way; the next scheduled run will try again")
+    policy = load_rollout(record.policy_text, f"{record.id}/rollout.yaml")
+    with ProgressView(Console(), [stage.name for stage in policy.live_stages]) as view:
+        conduct(
+            make_world(place, db),
+            record,
+            view,
+            on_verdict=lambda verdict, _: view.conclude(verdict),
+            resumed=True,
+        )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
+import re
 import shutil
 import socket
 import subprocess
@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+from services.control.token import load_or_create
 from services.home import LOOPBACK, Home, Ports
 from services.store.database import Database, open_database
 from services.traffic.records import ProcessSpec
@@ -35,6 +36,8 @@ def state_root() -> Path:
 
 def locate_home(name: str = "main", *, offset: int = 0) -> Home:
     """The home called `name`, with the ports recorded in it, else those from TRIMTAB_PORT_BASE + offset on."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+        raise WiringError(f"'--home' must be a name of letters, digits, '-' and '_', not a path: {name!r}")
     root = state_root() / name
     recorded = root / "ports.json"
     if recorded.is_file():
@@ -45,13 +48,12 @@ def locate_home(name: str = "main", *, offset: int = 0) -> Home:
 
 def make_home(home: Home) -> None:
     """Create the home's folders and its control token, and record its ports. Idempotent."""
-    for folder in (home.root, home.traffic, home.processes, home.releases, home.snapshots, home.reports):
+    home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    home.root.chmod(0o700)  # decisions, data and reports hold personal data
+    for folder in (home.traffic, home.processes, home.releases, home.snapshots, home.reports):
         folder.mkdir(parents=True, exist_ok=True)
     (home.root / "ports.json").write_text(json.dumps({"base": home.ports.base}))
-    if not home.token_file.exists():
-        descriptor = os.open(home.token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_urlsafe(32))
+    load_or_create(home.token_file)
 
 
 def archive_home(home: Home, now: float) -> Path | None:

@@ -245,7 +245,11 @@ def _status(
     more = evidence.more_wanted()
     what = "requests" if kind_of(gate) == "proportion" else "units"
     if evidence.is_silent:
-        return GateStatus.INCONCLUSIVE, f"needs {MIN_PER_ARM} units and {MIN_EVENTS} actions in each group first", None
+        return (
+            GateStatus.INCONCLUSIVE,
+            f"needs {MIN_PER_ARM} units and {MIN_EVENTS} actions in each group first",
+            None,
+        )
     if more is None:
         return GateStatus.INCONCLUSIVE, "is open: at the present estimate it would not pass", None
     wait_s = more * clock.elapsed_s / n if clock.elapsed_s else None

@@ -41,8 +41,6 @@ def judge_measured(
                 return verdict(decision, reason, f"{word}: {detail}")
     if not required:
         return verdict(Decision.HOLD, ReasonCode.NO_DATA, "holds: no gate of this stage applies")
-    if stage.approval:
-        return verdict(Decision.HOLD, ReasonCode.AWAITING_APPROVAL, "holds: a person must approve it")
     detail = f"advances: {', '.join(gate.name for gate, _ in required)} passed"
     return verdict(Decision.ADVANCE, ReasonCode.GATES_PASSED, detail)
 

@@ -119,6 +119,11 @@ def _margin_mistakes(gate: GateFile, metric: Metric) -> Iterator[tuple[str, str]
 
 def _stage_mistakes(stage: StageFile) -> Iterator[tuple[str, str]]:
     if stage.kind == "offline":
+        if stage.approval:
+            yield (
+                "approval",
+                "belongs to live stages: nobody could give it; ask for it at the stage that follows",
+            )
         if stage.name not in OFFLINE_STAGES:
             yield "name", f"must be one of {', '.join(OFFLINE_STAGES)} for an offline stage: '{stage.name}'"
         for key, value in (

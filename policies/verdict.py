@@ -68,7 +68,6 @@ class ReasonCode(StrEnum):
     GATE_ERROR = "gate_error"  # a gate's evidence is not usable (NaN, out of range)
     SAMPLE_RATIO = "sample_ratio"  # units do not split by the configured weight
     AWAITING_APPROVAL = "awaiting_approval"
-    HELD = "held"  # a person said hold
     FROZEN = "frozen"  # the grant was revoked (kill)
     GATE_FAILED_HELD = "gate_failed_held"  # a gate failed and its onFail is `hold`
     # roll back

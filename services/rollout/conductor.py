@@ -34,7 +34,7 @@ from policies.utility import load_utility
 from policies.verdict import Decision, ReasonCode, Verdict
 from services.home import Home
 from services.ledger.ledger import append
-from services.rollout.effects import EffectFailed, Effects, World
+from services.rollout.effects import GRANT_SHARE_OF_LEASE, EffectFailed, Effects, World
 from services.rollout.record_forms import read_state, state_json, step_json, verdict_of_order
 from services.rollout.stage import StageContext, conclude_stage
 from services.store import orders as order_store
@@ -49,6 +49,10 @@ from services.telemetry.shadow import gather_shadow
 
 class ConductorBusy(RuntimeError):
     """Another process conducts this service's rollout."""
+
+
+class ChampionReplaced(RuntimeError):
+    """The release to be challenged does not serve (any more); nothing was started."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,12 @@ def is_conducted(home: Home, service: str) -> bool:
 def begin_rollout(
     world: World, *, service: str, champion: str, candidate: str, policy_text: str, utility_text: str
 ) -> RolloutRecord:
-    """Put a new rollout on record with its rules frozen. Raises RolloutExists when the service has one."""
+    """Put a new rollout on record with its rules frozen. Raises RolloutExists, ChampionReplaced."""
     now = world.clock()
+    slots = world.traffic.read_slots()
+    if slots is None or slots.stable[0] != champion:
+        serves = "no release" if slots is None else slots.stable[0]
+        raise ChampionReplaced(f"'champion' must be the release that serves all users, {serves}: {champion}")
     policy = load_rollout(policy_text, "rollout.yaml")
     utility = load_utility(utility_text, "utility.yaml")
     state, steps = initial(policy, now)
@@ -147,6 +155,8 @@ class Conductor:
         self._book = GateBook.from_json(self.policy, record.gates)
         self._effects = Effects(world, record, lease_s=self.policy.lease_s)
         self._last_note: tuple[str, str] | None = None
+        self._last_poll_at: float | None = None
+        self._sudden: list[Verdict] = []
 
     @classmethod
     def resume(cls, world: World, record: RolloutRecord, *, watch: Watch, report: Report) -> Conductor:
@@ -155,11 +165,17 @@ class Conductor:
         conductor = cls(world, record, watch=watch, report=report)
         state, now = conductor.state, world.clock()
         conductor._ledger("rollout_resumed", {"stage": state.stage, "phase": state.phase.value}, now)
-        if state.phase is Phase.CANARY and not state.frozen and not conductor._pending:
-            stage = conductor.policy.stage(state.stage)
-            steps = (Step(Action.SET_WEIGHT, stage.weight_pct, stage.name),)
-            conductor._save(state, steps, record.cursors)
+        if state.is_live and not state.frozen and not conductor._pending:
+            conductor._bake_again(now)
         return conductor
+
+    def _bake_again(self, now: float) -> None:
+        """Start the stage's clock anew; in a canary stage the weight is set and read back first."""
+        steps: tuple[Step, ...] = ()
+        if self.state.phase is Phase.CANARY:
+            stage = self.policy.stage(self.state.stage)
+            steps = (Step(Action.SET_WEIGHT, stage.weight_pct, stage.name),)
+        self._save(replace(self.state, entered_at=now), steps, self.record.cursors)
 
     @property
     def ended(self) -> bool:
@@ -176,9 +192,16 @@ class Conductor:
             self.settle()
             self._world.sleep(max(0.0, self.policy.poll_s - (self._world.clock() - began)))
         self.settle()
-        if verdict is None:
-            raise IllegalTransition(f"rollout {self.record.id} has ended: {self.state.phase.value}")
-        return verdict
+        if verdict is not None:
+            return verdict
+        if self._sudden:
+            return self._sudden.pop()
+        raise IllegalTransition(f"rollout {self.record.id} has ended: {self.state.phase.value}")
+
+    def sudden_verdicts(self) -> tuple[Verdict, ...]:
+        """Rollbacks that no poll decided, because an effect failed; each is told once."""
+        told, self._sudden = tuple(self._sudden), []
+        return told
 
     def _poll(self) -> Verdict:
         """One look: orders first, then evidence, then the verdict and what follows from it."""
@@ -186,6 +209,7 @@ class Conductor:
         ordered = self._take_orders(now)
         if ordered is not None:
             return ordered
+        self._mind_the_lease(now)
         stage = self.policy.stage(self.state.stage)
         if self.state.phase is Phase.CANARY and not self.state.frozen:
             try:
@@ -199,6 +223,15 @@ class Conductor:
         )
         self._apply(stage, verdict, cursors)
         return verdict
+
+    def _mind_the_lease(self, now: float) -> None:
+        """A poll so late that the grant may have lapsed: the weight was 0 for a while, so the stage starts again."""
+        before, self._last_poll_at = self._last_poll_at, now
+        is_canary = self.state.phase is Phase.CANARY and not self.state.frozen
+        if is_canary and before is not None and now - before > GRANT_SHARE_OF_LEASE * self.policy.lease_s:
+            self._ledger("lease_lapsed", {"stage": self.state.stage, "silent_s": now - before}, now)
+            self._bake_again(now)
+            self.settle()
 
     def _gather(self, stage: Stage, now: float) -> tuple[PollEvidence, JsonObject]:
         source = gather_shadow if self.state.phase is Phase.SHADOW else gather
@@ -350,6 +383,7 @@ class Conductor:
         )
         self._pending = ()
         state, steps = step(self.policy, replace(self.state, held=False), verdict, now)
+        self._sudden.append(verdict)
         self._conclude(stage, verdict, lambda _: self._move(state, steps, self.record.cursors))
 
     def _note(self, verdict: Verdict) -> None:

@@ -47,11 +47,12 @@ class LiveReports:
 
         self._waiting.append(self._pool.submit(write))
 
-    def finish(self) -> None:
-        """Wait for all of them. Raises what a report raised beyond a ReportError."""
-        for waiting in self._waiting:
-            waiting.result()
+    def finish(self) -> tuple[str, ...]:
+        """Wait for all of them; what went wrong beyond a ReportError (which is on the ledger), in words, never raised:
+        a report must not replace the rollout's own result."""
         self._pool.shutdown()
+        errors = [waiting.exception() for waiting in self._waiting]
+        return tuple(f"{type(error).__name__}: {error}" for error in errors if error is not None)
 
     def _write(
         self, context: StageContext, record: RolloutRecord, stage: Stage, verdict: Verdict, *, since: float

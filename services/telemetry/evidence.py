@@ -72,11 +72,15 @@ class Poll:
     missing: dict[str, str]
     alarms: list[Alarm]
 
+    def __post_init__(self) -> None:
+        self.hosts_before = self.cursor.hosts
+
     def discard(self, metrics: set[str], why: str, *, now: float) -> None:
         """Drop this poll: nothing of it counts, and evidence starts anew from now."""
         self.blocks.clear()
         self.missing.update(dict.fromkeys(metrics, why))
-        self.cursor = self.cursor.settled_again(now)
+        # The hosts' counters are not consumed: the candidate's failures in this poll count in the next.
+        self.cursor = replace(self.cursor.settled_again(now), hosts=self.hosts_before)
 
     def evidence(self, now: float, weight_pct: float) -> tuple[PollEvidence, dict[str, object]]:
         found = PollEvidence(now, weight_pct, self.blocks, self.missing, tuple(self.alarms))
@@ -169,8 +173,9 @@ def add_host_evidence(
     found = alarm(sick, since, now=now, after_s=limits.eject_after_s)
     if found is not None:
         poll.alarms.append(found)
-    hosts = {**totals, **rival_totals}
-    poll.cursor = replace(poll.cursor, hosts=hosts, has_baseline=True, sick_since=since)
+    poll.cursor = replace(poll.cursor, sick_since=since)
+    if gates:  # a stage that judges no failures leaves them to the next one
+        poll.cursor = replace(poll.cursor, hosts={**totals, **rival_totals}, has_baseline=True)
 
 
 def shipping_fault(db: Database, *, now: float, limits: Limits) -> str:

@@ -256,7 +256,7 @@ def test_hold_says_what_it_waits_for() -> None:
 def test_full_advances_once_entered_and_approval_waits() -> None:
     """The full stage waits only for its read-back; a stage with approval holds for a person when all is well."""
     assert judged(book_in("full"), 0.0).decision is Decision.ADVANCE
-    text = TEXT.replace("    kind: shadow\n", "    kind: shadow\n    approval: true\n")
+    text = TEXT.replace("    approval: false ", "    approval: true ")
     book = book_in("shadow", load_rollout(text, "r.yaml"))
     book.observe(poll("shadow", {"call_rate_gap": GapBlock(60, 400, 300, 1800)}))
     verdict = judged(book, 12.0)

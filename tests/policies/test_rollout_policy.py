@@ -113,7 +113,16 @@ def test_digest_is_of_the_meaning() -> None:
         ("bakeMaxS: 40\n    onInconclusive: extend", "bakeMaxS: 4\n    onInconclusive: extend", "bakeMaxS"),
         ("  - name: full\n    kind: full", "  - name: full\n    kind: probation", "of kind 'full': 0"),
         ("expectedRequestsPerS: 200 ", "expectedRequestsPerS: 0.01 ", "needs about"),
-        ("    approval: false ", "    bakeMinS: 3 ", "'stages[2].bakeMinS' belongs to live stages only"),
+        (
+            "  - name: alignment\n    kind: offline\n",
+            "  - name: alignment\n    kind: offline\n    bakeMinS: 3\n",
+            "'stages[2].bakeMinS' belongs to live stages only",
+        ),
+        (
+            "  - name: alignment\n    kind: offline\n",
+            "  - name: alignment\n    kind: offline\n    approval: true\n",
+            "'stages[2].approval' belongs to live stages",
+        ),
         ("appliesTo: challenger", "appliesTo: all", "must be 'challenger' for metric 'gain_over_champion'"),
         ("    onInconclusive: manual    #", "    #", "'stages[9].onInconclusive' is missing"),
     ],

@@ -207,11 +207,11 @@ class Simulation:
         assert slots is not None
         return slots
 
-    def begin(self, policy: str | None = None) -> RolloutRecord:
+    def begin(self, policy: str | None = None, *, champion: str = OLD) -> RolloutRecord:
         return begin_rollout(
             self.world,
             service=SERVICE,
-            champion=OLD,
+            champion=champion,
             candidate=NEW,
             policy_text=short_policy() if policy is None else policy,
             utility_text=UTILITY,

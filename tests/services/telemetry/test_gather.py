@@ -269,6 +269,19 @@ def test_failures_are_what_the_canary_did(rollout: Rollout) -> None:
     assert rollout.poll(1022.0).blocks["canary_errors"] == CountBlock(1, 4, 0, 0)
 
 
+def test_failures_at_the_wrong_weight_count_at_the_next_poll(rollout: Rollout) -> None:
+    """A poll at another weight than the stage's is discarded, but the canary's own failures in it are not forgotten."""
+    rollout.put(shipped=1030.0, watermark=1030.0)
+    rollout.proxy.set_host("canary", 0, 0)
+    rollout.poll(1020.0)
+    rollout.proxy.set_host("canary", 40, 9)
+    rollout.proxy.weight = 5.0
+    assert "canary_errors" in rollout.poll(1021.0).missing
+    rollout.proxy.weight = 25.0
+    rollout.proxy.set_host("canary", 50, 9)
+    assert rollout.poll(1022.0).blocks["canary_errors"] == CountBlock(9, 50)
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
