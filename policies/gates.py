@@ -137,16 +137,20 @@ class GateBook:
         evidence, absent = self.gates[gate.name], self._absent(gate)
         observed, interval = evidence.observed()
         status, detail, wait_s = _status(evidence, gate, absent=absent, clock=clock)
+        has_failed = status is GateStatus.FAIL
+        log_e = evidence.rollback_log_e if has_failed else evidence.advance_log_e
         result = GateResult(
             gate=gate.name,
             metric=gate.metric,
             status=status,
             observed=observed,
-            bound=gate.bound if gate.compare_to == "bound" else _comparison_bound(gate),
+            bound=gate.bound
+            if gate.compare_to == "bound"
+            else _comparison_bound(gate, has_failed=has_failed),
             n=evidence.tally.canary_n,
             window=f"{self.stage_name}, {clock.elapsed_s:.0f} s",
-            log_e=_finite(evidence.advance_log_e),
-            log_limit=evidence.advance_limit,
+            log_e=_finite(log_e),
+            log_limit=evidence.rollback_limit if has_failed else evidence.advance_limit,
             detail=detail,
             interval=interval,
             rollback_log_e=_finite(evidence.rollback_log_e),
@@ -275,11 +279,13 @@ def _success(gate: Gate) -> str:
     )
 
 
-def _comparison_bound(gate: Gate) -> float | None:
-    """What the observed value must show: a difference above −niMargin, or a ratio below niMargin."""
-    if gate.ni_margin is None:
+def _comparison_bound(gate: Gate, *, has_failed: bool) -> float | None:
+    """What the observed value is held against: −niMargin for a difference, niMargin for a ratio, and, where it has
+    failed, the tolerance that it crossed."""
+    margin = gate.tolerance if has_failed else gate.ni_margin
+    if margin is None:
         return None
-    return -gate.ni_margin if kind_of(gate) == "utility" else gate.ni_margin
+    return 0.0 - margin if kind_of(gate) == "utility" else margin
 
 
 def _finite(log_e: float) -> float:

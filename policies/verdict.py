@@ -68,6 +68,7 @@ class ReasonCode(StrEnum):
     GATE_ERROR = "gate_error"  # a gate's evidence is not usable (NaN, out of range)
     SAMPLE_RATIO = "sample_ratio"  # units do not split by the configured weight
     AWAITING_APPROVAL = "awaiting_approval"
+    HELD = "held"  # a person said hold
     FROZEN = "frozen"  # the grant was revoked (kill)
     GATE_FAILED_HELD = "gate_failed_held"  # a gate failed and its onFail is `hold`
     # roll back
@@ -130,7 +131,7 @@ class GateResult:
         parts.append(f"n {self.n:,}")
         if self.log_e is not None and self.log_limit is not None:
             parts.append(f"log E {self.log_e:.2f} of {self.log_limit:.2f}")
-        if self.rollback_log_e is not None and self.rollback_log_limit is not None:
+        if self.status is not GateStatus.FAIL and None not in (self.rollback_log_e, self.rollback_log_limit):
             parts.append(f"against it {self.rollback_log_e:.2f} of {self.rollback_log_limit:.2f}")
         if self.detail:
             parts.append(self.detail)

@@ -210,8 +210,12 @@ class Conductor:
         if ordered is not None:
             return ordered
         self._mind_the_lease(now)
+        if not self.state.is_live:
+            return self._sudden.pop()
         stage = self.policy.stage(self.state.stage)
-        if self.state.phase is Phase.CANARY and not self.state.frozen:
+        if self.state.frozen:
+            return self._stand_still(stage, now)
+        if self.state.phase is Phase.CANARY:
             try:
                 self._effects.grant(self.record.weight_pct)
             except GrantRevoked as error:
@@ -252,10 +256,21 @@ class Conductor:
         if moved:
             self._conclude(stage, verdict, lambda _: self._move(state, steps, cursors))
         else:
+            if verdict.decision is Decision.ADVANCE:
+                detail = f"holds: a person said hold; else it {verdict.detail}"
+                verdict = replace(verdict, decision=Decision.HOLD, reason=ReasonCode.HELD, detail=detail)
             self._note(verdict)
             self._save(state, self._pending, cursors)
         weight = self.record.weight_pct
         self._watch(Progress(self.record.id, self.state, stage, weight, verdict, verdict.at))
+
+    def _stand_still(self, stage: Stage, now: float) -> Verdict:
+        """Killed: nothing is judged any more, only orders are waited for."""
+        detail = "holds: killed, the canary has no weight; `trimtab abort` ends it"
+        verdict = Verdict(stage.name, Decision.HOLD, ReasonCode.FROZEN, detail, (), now)
+        self._note(verdict)
+        self._watch(Progress(self.record.id, self.state, stage, self.record.weight_pct, verdict, now))
+        return verdict
 
     def report_of(self, verdict: Verdict) -> str:
         """Where the report of a stage's verdict stands or will stand."""
