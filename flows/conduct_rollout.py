@@ -11,9 +11,10 @@ from flows.show_progress import ProgressView
 from policies.utility import load_utility
 from policies.verdict import Decision, Verdict
 from services.rehearsal.replay_process import ReplayProcess
-from services.rollout.conductor import Conductor, Progress, sole_conductor
+from services.rollout.conductor import Conductor, Progress
 from services.rollout.effects import World
 from services.rollout.live_report import LiveReports
+from services.rollout.sole_conductor import sole_conductor
 from services.store import orders
 from services.store.rollouts import RolloutRecord
 

@@ -22,7 +22,7 @@ from services.home import Home
 from services.rehearsal.drill_releases import Drill, copy_release, forge_candidate
 from services.rehearsal.replay_process import ReplayProcess
 from services.rollout import offline_stages
-from services.rollout.conductor import begin_rollout
+from services.rollout.new_rollout import begin_rollout
 from services.rollout.policy_set import PolicySet, load_policies
 from services.rollout.release_job import ReleaseJob, Watcher
 from services.serving.build import build_bento

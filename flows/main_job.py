@@ -21,7 +21,7 @@ from services.home import Home
 from services.ledger.ledger import append
 from services.rehearsal.replay import ReplaySummary
 from services.rehearsal.replay_process import ReplayProcess
-from services.rollout.conductor import begin_rollout
+from services.rollout.new_rollout import begin_rollout
 from services.rollout.policy_set import PolicySet, load_policies
 from services.rollout.release_job import ReleaseJob, Watcher
 from services.serving.release import Release

@@ -18,9 +18,10 @@ from flows.system import make_world, stable_release
 from flows.wiring import WiringError, code_version, locate_home, open_store
 from policies.rollout_policy import load_rollout
 from services.home import Home
-from services.rollout.conductor import begin_rollout, is_conducted
+from services.rollout.new_rollout import begin_rollout
 from services.rollout.policy_set import load_policies
 from services.rollout.release_job import ReleaseJob, Watcher
+from services.rollout.sole_conductor import is_conducted
 from services.serving.release import read_release
 from services.store import rollouts
 from services.store.database import Database

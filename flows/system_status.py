@@ -20,7 +20,7 @@ from policies.verdict import Verdict, VerdictError
 from services.home import Home
 from services.ledger.ledger import latest
 from services.rehearsal.replay import progress_file, read_progress
-from services.rollout.conductor import is_conducted
+from services.rollout.sole_conductor import is_conducted
 from services.store import decisions, rollouts
 from services.store.database import Database
 from services.store.grants import effective_weight, read_grant

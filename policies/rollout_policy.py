@@ -16,7 +16,7 @@ from pydantic import Field
 from policies.digest import canonical_sha256
 from policies.metrics import METRICS as METRICS
 from policies.rollout_lint import is_measured_in, mistakes_in
-from policies.yaml_source import PolicyError, StrictModel, load_document, parse
+from policies.yaml_source import SERVICE_NAME, PolicyError, StrictModel, load_document, parse
 
 StageKind = Literal["offline", "shadow", "canary", "full", "probation"]
 CompareTo = Literal["champion", "bound"]
@@ -67,7 +67,7 @@ class StageFile(StrictModel):
 class RolloutFile(StrictModel):
     """The whole of `rollout.yaml`."""
 
-    service: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
+    service: str = Field(pattern=SERVICE_NAME)
     version: int = Field(ge=1)
     owner: str = Field(min_length=1)
     alpha_rollback: float = Field(gt=0, le=0.2)

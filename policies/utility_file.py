@@ -14,7 +14,7 @@ from pydantic import Field
 
 from policies.expression import ExpressionError, compile_expression
 from policies.yaml_mistakes import did_you_mean
-from policies.yaml_source import Document, Issue, Path, StrictModel
+from policies.yaml_source import SERVICE_NAME, Document, Issue, Path, StrictModel
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Text = Annotated[str, Field(min_length=1)]
@@ -89,7 +89,7 @@ class ChangeFile(StrictModel):
 
 
 class UtilityFile(StrictModel):
-    service: Name
+    service: str = Field(pattern=SERVICE_NAME)
     version: int = Field(ge=1)
     owner: Text
     review_by: date

@@ -32,6 +32,10 @@ Path = tuple[str | int, ...]
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
+SERVICE_NAME = r"^[a-z][a-z0-9_-]*$"
+"""What a decision service may be called, the same in every file."""
+
+
 class StrictModel(BaseModel):
     """Base of what is read from a policy file: frozen, unknown keys refused, camelCase keys, finite."""
 

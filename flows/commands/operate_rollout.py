@@ -76,7 +76,7 @@ def start(
     """
     from flows.system import make_world, stable_release
     from flows.wiring import locate_home, open_store
-    from services.rollout.conductor import begin_rollout
+    from services.rollout.new_rollout import begin_rollout
     from services.serving.release import ReleaseError, find_release
     from services.store import rollouts
 

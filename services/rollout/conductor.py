@@ -10,12 +10,8 @@ Source: design.md sections 6 to 8. Must never import Prefect (infra/decisions/00
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-
-from filelock import FileLock, Timeout
 
 from policies.evidence import PollEvidence
 from policies.gates import GateBook
@@ -25,14 +21,12 @@ from policies.rollout import (
     Phase,
     RolloutState,
     Step,
-    initial,
     order,
     step,
 )
 from policies.rollout_policy import Stage, load_rollout
 from policies.utility import load_utility
 from policies.verdict import Decision, ReasonCode, Verdict
-from services.home import Home
 from services.ledger.ledger import append
 from services.rollout.effects import GRANT_SHARE_OF_LEASE, EffectFailed, Effects, World
 from services.rollout.record_forms import read_state, state_json, step_json, verdict_of_order
@@ -45,14 +39,6 @@ from services.store.orders import Order
 from services.store.rollouts import RolloutRecord
 from services.telemetry.evidence import gather
 from services.telemetry.shadow import gather_shadow
-
-
-class ConductorBusy(RuntimeError):
-    """Another process conducts this service's rollout."""
-
-
-class ChampionReplaced(RuntimeError):
-    """The release to be challenged does not serve (any more); nothing was started."""
 
 
 @dataclass(frozen=True)
@@ -69,76 +55,6 @@ class Progress:
 
 Watch = Callable[[Progress], None]
 Report = Callable[[StageContext, RolloutRecord, Stage, Verdict, float], None]
-
-
-def sole_conductor(home: Home, service: str) -> AbstractContextManager[object]:
-    """A lock that the kernel frees when its holder dies. Raises ConductorBusy at once."""
-    lock = FileLock(home.root / f"rollout-{service}.lock")
-    try:
-        return lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ConductorBusy(
-            f"another process conducts the rollout of {service!r}; watch it with `trimtab status --watch`"
-        ) from error
-
-
-def is_conducted(home: Home, service: str) -> bool:
-    """Whether some process conducts this service's rollout now."""
-    try:
-        with sole_conductor(home, service):
-            return False
-    except ConductorBusy:
-        return True
-
-
-def begin_rollout(
-    world: World, *, service: str, champion: str, candidate: str, policy_text: str, utility_text: str
-) -> RolloutRecord:
-    """Put a new rollout on record with its rules frozen. Raises RolloutExists, ChampionReplaced."""
-    now = world.clock()
-    slots = world.traffic.read_slots()
-    if slots is None or slots.stable[0] != champion:
-        serves = "no release" if slots is None else slots.stable[0]
-        raise ChampionReplaced(f"'champion' must be the release that serves all users, {serves}: {champion}")
-    policy = load_rollout(policy_text, "rollout.yaml")
-    utility = load_utility(utility_text, "utility.yaml")
-    state, steps = initial(policy, now)
-    book = GateBook.start(policy, payoff_range=utility.range)
-    book.enter_stage(state.stage)
-    record = rollouts.create(
-        world.db,
-        RolloutRecord(
-            id=f"{service}-{secrets.token_hex(4)}",
-            service=service,
-            champion=champion,
-            candidate=candidate,
-            policy_text=policy_text,
-            utility_text=utility_text,
-            salt=secrets.token_hex(8),
-            state=state_json(state, steps),
-            gates=book.to_json(),
-            cursors={},
-            weight_pct=0.0,
-            version=0,
-            created_at=now,
-            updated_at=now,
-        ),
-    )
-    append(
-        world.db,
-        "rollout_started",
-        {
-            "champion": champion,
-            "candidate": candidate,
-            "policy": policy.digest,
-            "utility": utility.digest,
-            "salt": record.salt,
-        },
-        service=service,
-        rollout_id=record.id,
-        at=now,
-    )
-    return record
 
 
 class Conductor:

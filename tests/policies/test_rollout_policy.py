@@ -7,6 +7,7 @@ import pytest
 
 from policies.metrics import METRICS
 from policies.rollout_policy import load_rollout
+from policies.utility import load_utility
 from policies.yaml_source import PolicyError
 
 YAML = Path(__file__).parents[2] / "policies" / "telemarketing" / "rollout.yaml"
@@ -160,3 +161,11 @@ def test_all_mistakes_at_once() -> None:
     lines = [issue.line for issue in caught.value.issues]
     assert len(lines) >= 2
     assert lines == sorted(lines)
+
+
+@pytest.mark.parametrize("name", ["card_fraud", "card-fraud"])
+def test_a_service_of_two_words_is_a_service_in_every_file(name: str) -> None:
+    """The policy files of one service agree on what a service may be called."""
+    utility = YAML.with_name("utility.yaml").read_text(encoding="utf-8")
+    assert load_rollout(TEXT.replace("service: telemarketing", f"service: {name}"), "r").service == name
+    assert load_utility(utility.replace("service: telemarketing", f"service: {name}"), "u").service == name

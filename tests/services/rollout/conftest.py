@@ -21,8 +21,9 @@ import pytest
 
 from policies.verdict import Verdict
 from services.home import LOOPBACK, Home, Ports
-from services.rollout.conductor import Conductor, begin_rollout
+from services.rollout.conductor import Conductor
 from services.rollout.effects import World
+from services.rollout.new_rollout import begin_rollout
 from services.rollout.policy_set import POLICIES
 from services.serving.release_command import ReleaseCommand
 from services.store import decisions

@@ -9,8 +9,8 @@ from policies.rollout import Phase
 from policies.verdict import Decision, ReasonCode
 from services.ledger.ledger import entries, verify
 from services.reports.stage_report import ReportError
-from services.rollout.conductor import ConductorBusy, is_conducted, sole_conductor
 from services.rollout.effects import EffectFailed
+from services.rollout.sole_conductor import ConductorBusy, is_conducted, sole_conductor
 from services.rollout.stage import StageContext
 from services.store import orders, rollouts
 from services.store.grants import read_grant, revoke_grant

@@ -8,7 +8,7 @@ import pytest
 from policies.rollout import Phase
 from policies.verdict import Decision, ReasonCode
 from services.ledger.ledger import entries
-from services.rollout.conductor import ChampionReplaced
+from services.rollout.new_rollout import ChampionReplaced
 from services.store import rollouts
 
 

@@ -1,52 +1,21 @@
-"""A fresh store per test: a SQLite file, or a PostgreSQL database when TRIMTAB_TEST_DATABASE_URL names a
-server."""
+"""A rollout under way, with doubles at the ports of the proxy, and rows to put into the store."""
 
 import json
-import os
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
-from sqlalchemy.engine import make_url
 
 import policies
 from policies.rollout_policy import Gate, RolloutPolicy, Stage, StageKind
 from policies.utility import UtilitySpec, load_utility
-from services.store.database import Database, open_database
 from services.store.decisions import DecisionRow
 from services.store.rollouts import RolloutRecord
 from services.traffic.admin import Host
 from services.traffic.errors import TrafficError
-
-
-@pytest.fixture
-def store_url(tmp_path: Path) -> Iterator[str]:
-    """The URL of an empty store."""
-    server = os.environ.get("TRIMTAB_TEST_DATABASE_URL")
-    if not server:
-        yield f"sqlite:///{tmp_path / 'trimtab.db'}"
-        return
-    name = f"trimtab_{uuid.uuid4().hex[:12]}"
-    admin = create_engine(make_url(server).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    yield make_url(server).set(drivername="postgresql", database=name).render_as_string(hide_password=False)
-    with admin.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    admin.dispose()
-
-
-@pytest.fixture
-def db(store_url: str, tmp_path: Path) -> Iterator[Database]:
-    """An opened, migrated, empty store."""
-    database = open_database(store_url, folder=tmp_path)
-    yield database
-    database.close()
 
 
 @pytest.fixture
