@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from policies.gates import judge_measured
+from policies.evidence import Measured
 from policies.operating_point import OperatingPoint
 from services.alignment.align import align
 from services.alignment.report import AlignmentReport
@@ -44,6 +44,10 @@ class CheckedRows:
 
     rows: pl.DataFrame
     report: ContractReport
+
+    def measured(self) -> dict[str, Measured]:
+        """The metrics of the contract gates."""
+        return self.report.measured()
 
 
 def check_contract(job: ReleaseJob, delivered: pl.DataFrame) -> CheckedRows:
@@ -81,12 +85,6 @@ def check_contract(job: ReleaseJob, delivered: pl.DataFrame) -> CheckedRows:
     return job.pass_stage(
         "contract",
         gather=gather,
-        judge=lambda seen: judge_measured(
-            job.policies.rollout.stage("contract"),
-            seen.report.measured(),
-            at=job.clock(),
-            first_release=job.champion is None,
-        ),
         report=report,
     )
 
@@ -125,12 +123,6 @@ def train_candidates(job: ReleaseJob, checked: CheckedRows) -> tuple[Training, T
     training = job.pass_stage(
         "training",
         gather=gather,
-        judge=lambda seen: judge_measured(
-            policies.rollout.stage("training"),
-            seen.measured(),
-            at=job.clock(),
-            first_release=job.champion is None,
-        ),
         report=report,
     )
     append(
@@ -204,12 +196,6 @@ def align_thresholds(job: ReleaseJob, training: Training, slices: TimeSlices) ->
     found = job.pass_stage(
         "alignment",
         gather=gather,
-        judge=lambda seen: judge_measured(
-            policies.rollout.stage("alignment"),
-            seen.measured(),
-            at=job.clock(),
-            first_release=job.champion is None,
-        ),
         report=report,
     )
     append(

@@ -6,16 +6,28 @@ Must never import Prefect; a flow wraps each stage and a drill calls them as the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
 
+from policies.evidence import Measured
+from policies.gates import judge_measured
 from policies.verdict import Decision, Verdict
 from services.home import Home
 from services.rollout.policy_set import PolicySet
-from services.rollout.stage import Evidence, StageContext, pass_stage
+from services.rollout.stage import StageContext, pass_stage
 from services.serving.release import Release
 from services.store.database import Database
 from services.training.fit import Progress as EpochProgress
+
+
+class Measuring(Protocol):
+    """What an offline stage found: its metrics by name."""
+
+    def measured(self) -> Mapping[str, Measured]: ...
+
+
+Evidence = TypeVar("Evidence", bound=Measuring)
 
 
 class StageRefused(RuntimeError):
@@ -64,16 +76,23 @@ class ReleaseJob:
         stage: str,
         *,
         gather: Callable[[], Evidence],
-        judge: Callable[[Evidence], Verdict],
         report: Callable[[StageContext, Verdict, Evidence], None],
     ) -> Evidence:
-        """Run one offline stage and go on only if it advances. Raises StageRefused."""
+        """Run one offline stage, judged by the policy on what it measured; go on only if it advances.
+
+        Raises StageRefused.
+        """
         self.watcher.enter(stage)
         context = StageContext(self.home, self.db, self.policies.service, self.name)
         verdict, evidence = pass_stage(
             context,
             gather=gather,
-            judge=judge,
+            judge=lambda evidence: judge_measured(
+                self.policies.rollout.stage(stage),
+                evidence.measured(),
+                at=self.clock(),
+                first_release=self.champion is None,
+            ),
             act=lambda final: self.watcher.conclude(final, str(context.link(final).path)),
             report=lambda final, seen: report(context, final, seen),
         )

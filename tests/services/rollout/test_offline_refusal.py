@@ -1,13 +1,12 @@
 """A stage before live traffic that refuses ends the job: its verdict is on record, nothing after it runs."""
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
 from policies.evidence import Measured
-from policies.gates import judge_measured
 from policies.rollout_policy import load_rollout
 from policies.verdict import Decision, Verdict
 from services.ledger.ledger import entries
@@ -55,13 +54,22 @@ def test_too_few_rows_are_refused_at_the_contract(simulation: Any) -> None:
     assert entries(simulation.db, kind="release_packed") == ()
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a stage measured."""
+
+    metrics: dict[str, Measured]
+
+    def measured(self) -> dict[str, Measured]:
+        return self.metrics
+
+
 def test_refused_alignment_raises_after_the_ledger_has_it(simulation: Any) -> None:
     """A candidate that is worse than calling nobody: the job's stage raises, and the verdict stands on the ledger
     before anybody is told."""
     order: list[str] = []
     heard: list[Verdict] = []
     job = job_in(simulation, heard)
-    stage = job.policies.rollout.stage("alignment")
 
     def told(verdict: Verdict, report: str) -> None:
         order.append(f"told after {len(entries(simulation.db, kind='verdict'))} verdicts")
@@ -74,8 +82,7 @@ def test_refused_alignment_raises_after_the_ledger_has_it(simulation: Any) -> No
     with pytest.raises(StageRefused, match="better-than-trivial"):
         job.pass_stage(
             "alignment",
-            gather=lambda: measured,
-            judge=lambda seen: judge_measured(stage, seen, at=time.time(), first_release=True),
+            gather=lambda: Found(measured),
             report=lambda context, verdict, seen: order.append("reported"),
         )
     assert order == ["told after 1 verdicts", "reported"]
