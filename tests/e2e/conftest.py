@@ -6,9 +6,7 @@ folder is used and kept, and a main job that has passed there is not run again (
 
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from services.home import LOOPBACK, Home, Ports
+from services.home import Home, Ports
 from services.store.database import Database, open_database
 from services.traffic.admin import EnvoyAdmin
 from services.traffic.errors import TrafficError
@@ -151,22 +149,10 @@ def wait() -> Callable[..., Any]:
     return wait_for
 
 
-def free_base(count: int) -> int:
-    """The first of `count` consecutive ports that are free now, below those that the kernel gives to clients: a
-    restarted server must find its port again."""
-    while True:
-        base = random.randrange(12_000, 30_000)  # noqa: S311 - spreads parallel runs
-        try:
-            for port in range(base, base + count):
-                with socket.socket() as probe:
-                    probe.bind((LOOPBACK, port))
-        except OSError:
-            continue
-        return base
-
-
 @pytest.fixture(scope="session")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
+def workplace(
+    tmp_path_factory: pytest.TempPathFactory, free_base: Callable[[int], int]
+) -> Iterator[Workplace]:
     """The state directory and ports of the session; whatever still runs in it at the end is stopped."""
     kept = os.environ.get("TRIMTAB_E2E_STATE")
     state = Path(kept).resolve() if kept else tmp_path_factory.mktemp("trimtab-state")

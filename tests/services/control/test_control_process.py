@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,7 +21,6 @@ from services.home import LOOPBACK, Home, Ports
 from services.store import grants, rollouts
 from services.store.database import open_database
 from services.store.rollouts import RolloutRecord
-from services.traffic.processes import port_is_free
 from services.traffic.routes import CANARY_KEY
 
 pytestmark = pytest.mark.skipif("TRIMTAB_TEST_DATABASE_URL" in os.environ, reason="a home's own SQLite file")
@@ -70,22 +68,12 @@ def until(is_true: Callable[[], bool], within_s: float) -> float:
 
 
 @pytest.fixture
-def control(tmp_path: Path) -> Iterator[Control]:
-    service = Control(Home(tmp_path, free_ports()))
+def control(tmp_path: Path, free_base: Callable[[int], int]) -> Iterator[Control]:
+    service = Control(Home(tmp_path, Ports(free_base(40))))
     yield service
     if service.process is not None and service.process.poll() is None:
         service.process.kill()
         service.process.wait()
-
-
-def free_ports() -> Ports:
-    """A block whose control and weight ports are free too; a client's connection may hold one beside a free base."""
-    while True:
-        with socket.socket() as first:
-            first.bind((LOOPBACK, 0))
-            ports = Ports(first.getsockname()[1])
-        if ports.base < 65_000 and port_is_free(ports.control) and port_is_free(ports.rtds):
-            return ports
 
 
 def weights(home: Home) -> Iterator[float]:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -249,9 +248,9 @@ def test_rows_carry_only_what_the_contract_lets_a_caller_send() -> None:
         rows_of({name: values for name, values in columns.items() if name != "balance"}, contract)
 
 
-def test_the_process_ends_cleanly_on_a_signal(tmp_path: Path) -> None:
+def test_the_process_ends_cleanly_on_a_signal(tmp_path: Path, free_base: Callable[[int], int]) -> None:
     """Started by its command line, SIGTERM ends it: exit 0, a summary on standard output, outcomes drained."""
-    home = Home(tmp_path, Ports(free_base()))
+    home = Home(tmp_path, Ports(free_base(40)))
     home.token_file.write_text("secret\n")
     stop_file(home).touch()  # left over from an earlier run: not an order for this one
     contract = load_contract(CONTRACT.read_text(encoding="utf-8"), str(CONTRACT))
@@ -293,16 +292,3 @@ def test_the_process_ends_cleanly_on_a_signal(tmp_path: Path) -> None:
     assert summary.sent == len(town.asked) == summary.outcomes_posted == len(town.outcomes)
     assert summary.outcomes_waiting == 0
     assert read_progress(progress_file(home)) == summary
-
-
-def free_base() -> int:
-    """A base whose users and control ports are free right now."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            base = int(first.getsockname()[1])
-            try:
-                second.bind(("127.0.0.1", base + 3))
-            except (OSError, OverflowError):
-                continue
-            return base

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -85,10 +84,8 @@ def built(home: Home, write: Callable[[Path], Release]) -> Release:
 
 
 @pytest.fixture(scope="module")
-def served(home: Home, built: Release) -> Iterator[Served]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def served(home: Home, built: Release, free_base: Callable[[int], int]) -> Iterator[Served]:
+    port = free_base(1)
     command = launch_command(built.id, home, port, fault="slow:300")
     log = home.root / "launch.log"
     with log.open("wb") as output:

@@ -3,8 +3,6 @@
 import asyncio
 import importlib.util
 import json
-import random
-import socket
 import subprocess
 import sys
 import time
@@ -48,22 +46,6 @@ def wait_for(check: Callable[[], Any], *, timeout_s: float = 10.0, what: str = "
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not come true within {timeout_s} s")
         time.sleep(0.05)
-
-
-def free_base() -> int:
-    """The first of 40 ports of which the ones we use are free now."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind((LOOPBACK, 0))
-            base = int(probe.getsockname()[1])
-        base = min(base, 60_000) - random.randrange(200)  # noqa: S311 - spreads parallel test runs
-        try:
-            for port in range(base, base + 20):
-                with socket.socket() as probe:
-                    probe.bind((LOOPBACK, port))
-        except OSError:
-            continue
-        return base
 
 
 class Upstream:
@@ -112,8 +94,8 @@ class Answer:
 class Plane:
     """Envoy, its files, and releases `a`, `b`, `c`; the weight is what `weight_pct` says."""
 
-    def __init__(self, root: Path) -> None:
-        self.home = Home(root, Ports(free_base()))
+    def __init__(self, root: Path, base: int) -> None:
+        self.home = Home(root, Ports(base))
         self.traffic, self.admin = Traffic(self.home), EnvoyAdmin(self.home)
         self.weight_pct = 0.0
         self.upstreams = {
@@ -242,8 +224,10 @@ def oracle() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def running_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
-    plane = Plane(tmp_path_factory.mktemp("plane"))
+def running_plane(
+    tmp_path_factory: pytest.TempPathFactory, free_base: Callable[[int], int]
+) -> Iterator[Plane]:
+    plane = Plane(tmp_path_factory.mktemp("plane"), free_base(40))
     try:
         yield plane
     finally:
@@ -262,5 +246,5 @@ def wait() -> Callable[..., Any]:
 
 
 @pytest.fixture
-def base_port() -> int:
-    return free_base()
+def base_port(free_base: Callable[[int], int]) -> int:
+    return free_base(40)
