@@ -145,6 +145,13 @@ def test_each_row_is_sent_once_in_order_at_the_rate() -> None:
     assert summary.ended_by == "rows"
 
 
+def test_rows_leave_exactly_in_order() -> None:
+    """One request in flight at a time, so that none can overtake another on the way: the order is the rows' own."""
+    town = Town()
+    asyncio.run(replayed(town, rows(120), rate_per_s=200, concurrency=1))
+    assert [unit for _, unit, _ in town.asked] == [f"u{index}" for index in range(120)]
+
+
 def test_failed_and_rejected_requests_are_counted_apart() -> None:
     """A 503, a broken connection, a timeout and an answer that is no decision are failed user requests; a
     400 is not, and says which field.
