@@ -2,7 +2,8 @@
 
 Rule 1: a block holds what is NEW since the last poll, in time order; whoever gathers it keeps the cursor.
 Rule 2: a metric without evidence is absent from `blocks` and named in `missing` with why; it is never a zero.
-Source: gates.md semantics 7 to 9. Must never import: anything that reads a clock, a file or a network.
+Rule 3: a poll's stored form is exact, so that judging a stored poll again gives the identical verdict.
+Source: gates.md semantics 7 to 9 and 11. Must never import: anything that reads a clock, a file or a network.
 """
 
 from __future__ import annotations
@@ -12,81 +13,38 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-import numpy as np
-from numpy.typing import NDArray
-
+from policies.evidence_blocks import (
+    AssignmentBlock,
+    Block,
+    CountBlock,
+    EvidenceError,
+    FloatArray,
+    GapArmsBlock,
+    GapBlock,
+    RatioBlock,
+    UtilityBlock,
+    block_from_json,
+    block_to_json,
+    stored_list,
+    stored_mapping,
+)
 from policies.verdict import ReasonCode
 
-FloatArray = NDArray[np.float64]
-
-
-class EvidenceError(ValueError):
-    """Evidence that cannot be: negative counts, more events than trials, a payoff that is not finite."""
-
-
-@dataclass(frozen=True)
-class CountBlock:
-    """Events among trials of one poll. Where a gate compares with a bound, only the canary half counts."""
-
-    canary_events: int
-    canary_n: int
-    stable_events: int = 0
-    stable_n: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse counts that cannot be."""
-        _check_counts("canary", self.canary_events, self.canary_n)
-        _check_counts("stable", self.stable_events, self.stable_n)
-
-
-@dataclass(frozen=True, eq=False)
-class UtilityBlock:
-    """Payoffs of matured units, new since the last poll, in time order: canary (n,) and stable (m,) float."""
-
-    canary: FloatArray
-    stable: FloatArray
-
-    def __post_init__(self) -> None:
-        """Refuse arrays of the wrong shape; values are judged by the gate, which knows their range."""
-        for name in ("canary", "stable"):
-            array = np.asarray(getattr(self, name), dtype=np.float64)
-            if array.ndim != 1:
-                raise EvidenceError(f"'{name}' payoffs must have shape (n,): {array.shape}")
-            object.__setattr__(self, name, array)
-
-
-@dataclass(frozen=True)
-class GapBlock:
-    """Action counts of two groups among the candidate's decisions of one poll."""
-
-    group_a_events: int
-    group_a_n: int
-    group_b_events: int
-    group_b_n: int
-
-    def __post_init__(self) -> None:
-        """Refuse counts that cannot be."""
-        _check_counts("group_a", self.group_a_events, self.group_a_n)
-        _check_counts("group_b", self.group_b_events, self.group_b_n)
-
-
-@dataclass(frozen=True)
-class AssignmentBlock:
-    """Units assigned to each variant in one poll, at the weight in force (per cent) during all of it."""
-
-    canary_units: int
-    stable_units: int
-    weight_pct: float
-
-    def __post_init__(self) -> None:
-        """Refuse counts and weights that cannot be."""
-        if min(self.canary_units, self.stable_units) < 0:
-            raise EvidenceError(f"assigned units must be ≥ 0: {self.canary_units}, {self.stable_units}")
-        if not 0 <= self.weight_pct <= 100:
-            raise EvidenceError(f"'weight_pct' must be in [0, 100]: {self.weight_pct}")
-
-
-Block = CountBlock | UtilityBlock | GapBlock | AssignmentBlock
+__all__ = [
+    "SAMPLE_RATIO",
+    "Alarm",
+    "AssignmentBlock",
+    "Block",
+    "CountBlock",
+    "EvidenceError",
+    "FloatArray",
+    "GapArmsBlock",
+    "GapBlock",
+    "Measured",
+    "PollEvidence",
+    "RatioBlock",
+    "UtilityBlock",
+]
 
 SAMPLE_RATIO = "sample_ratio"
 """The name under which `PollEvidence.blocks` carries the AssignmentBlock; always judged in canary stages."""
@@ -129,7 +87,34 @@ class PollEvidence:
         object.__setattr__(self, "blocks", MappingProxyType(dict(self.blocks)))
         object.__setattr__(self, "missing", MappingProxyType(dict(self.missing)))
 
+    def to_json(self) -> dict[str, object]:
+        """JSON-safe and exact; payoffs that are not finite stand as the texts "nan", "inf" and "-inf"."""
+        return {
+            "at": self.at,
+            "weight_pct": self.weight_pct,
+            "blocks": {name: block_to_json(block) for name, block in self.blocks.items()},
+            "missing": dict(self.missing),
+            "alarms": [{"reason": alarm.reason.value, "detail": alarm.detail} for alarm in self.alarms],
+        }
 
-def _check_counts(name: str, events: int, n: int) -> None:
-    if not 0 <= events <= n:
-        raise EvidenceError(f"'{name}_events' must be in [0, {name}_n]: {events} of {n}")
+    @classmethod
+    def from_json(cls, obj: Mapping[str, object]) -> PollEvidence:
+        """Read back what `to_json` wrote. Raises EvidenceError."""
+        try:
+            return cls(
+                at=float(str(obj["at"])),
+                weight_pct=float(str(obj["weight_pct"])),
+                blocks={
+                    name: block_from_json(stored_mapping(one))
+                    for name, one in stored_mapping(obj["blocks"]).items()
+                },
+                missing={name: str(why) for name, why in stored_mapping(obj["missing"]).items()},
+                alarms=tuple(
+                    Alarm(ReasonCode(str(stored_mapping(one)["reason"])), str(stored_mapping(one)["detail"]))
+                    for one in stored_list(obj["alarms"])
+                ),
+            )
+        except EvidenceError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise EvidenceError(f"not a stored poll: {error!r}") from error
