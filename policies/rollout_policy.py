@@ -8,7 +8,9 @@ Source: gates.md semantics 1 to 10. Must never import: anything that reads a fil
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from datetime import date
 from typing import Literal
 
 from pydantic import Field
@@ -25,6 +27,8 @@ AdvanceOn = Literal["gates", "bake", "readback"]
 Outcome = Literal["hold", "rollback"]
 Estimate = Literal["value", "lower", "upper"]
 AppliesTo = Literal["first", "challenger", "all"]
+Scale = Literal["ratio", "absolute"]
+Where = Literal["all", "disagreement"]
 
 
 class GateFile(StrictModel):
@@ -85,8 +89,10 @@ class RolloutFile(StrictModel):
 class Gate:
     """One gate as a stage sees it.
 
-    tolerance and ni_margin: rate ratios for proportions, absolute in the metric's unit for utility. min and
-    max are inclusive; exactly one is there where compare_to is `bound`. weight: its share of alpha_rollback.
+    tolerance and ni_margin: ratios of rates where `scale` is ratio, else differences in the metric's own unit. min
+    and max are inclusive; one is there where compare_to is `bound`, or `when` (CEL) in their place. weight: its share
+    of alpha_rollback. window_s: length of a block of evidence, 0 for one per poll. where: the units that are compared.
+    dry_run: judged and shown, it never acts and is never required. expected_*: what planning reckons with.
     """
 
     name: str
@@ -107,6 +113,15 @@ class Gate:
     applies_to: AppliesTo
     owner: str
     rationale: str
+    scale: Scale = "absolute"
+    window_s: float = 0.0
+    where: Where = "all"
+    dry_run: bool = False
+    required_from_pct: float | None = None
+    expected_rate: float | None = None
+    expected_sd: float | None = None
+    expected_disagreement: float | None = None
+    when: str | None = None
 
     @property
     def bound(self) -> float | None:
@@ -151,6 +166,8 @@ class RolloutPolicy:
     expected_requests_per_s: float
     stages: tuple[Stage, ...]
     digest: str
+    review_by: date | None = None
+    retrain_every_s: float = math.inf
 
     @property
     def live_stages(self) -> tuple[Stage, ...]:
@@ -179,9 +196,14 @@ class RolloutPolicy:
         return self.stages[index] if index < len(self.stages) else None
 
     def alpha_of(self, gate_name: str) -> float:
-        """The gate's part of alpha_rollback, split over the live gates by their weights."""
-        weights = {gate.name: gate.weight for gate in self.live_gates}
-        return self.alpha_rollback * weights[gate_name] / sum(weights.values())
+        """The gate's part of alpha_rollback, split by weight over the live gates that act.
+
+        A gate on a dry run takes nothing from them: its own part is what it would have if it acted as well.
+        """
+        gates = {gate.name: gate for gate in self.live_gates}
+        gate = gates[gate_name]
+        others = sum(one.weight for one in gates.values() if not one.dry_run and one.name != gate_name)
+        return self.alpha_rollback * gate.weight / (others + gate.weight)
 
 
 def load_rollout(text: str, source: str) -> RolloutPolicy:
@@ -243,4 +265,5 @@ def _gate(gate: GateFile, stage: StageFile, file: RolloutFile) -> Gate:
         applies_to=gate.applies_to or "all",
         owner=gate.owner or file.owner,
         rationale=gate.rationale,
+        scale="ratio" if METRICS[gate.metric].kind == "proportion" else "absolute",
     )

@@ -84,8 +84,8 @@ def test_digest_is_of_the_meaning() -> None:
         ("budgetMs: 250 ", "# ", "'gates[10].budgetMs' is missing"),
         (
             "metric: utility ",
-            "metric: call_rate_gap ",
-            "must be 'bound' for metric 'call_rate_gap': 'champion'",
+            "metric: disagreement ",
+            "must be 'bound' for metric 'disagreement': 'champion'",
         ),
         (
             "    max: 0.05                 # real: 0.005",
