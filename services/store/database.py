@@ -10,7 +10,7 @@ Must never import: policies, flows, another room.
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,7 @@ def open_database(url: str, *, folder: Path | None = None) -> Database:
             )
         file = Path(parsed.database)
         file.parent.mkdir(parents=True, exist_ok=True)
+        _make_wal(file)
         engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
         _prepare_sqlite(engine)
         folder = file.parent
@@ -110,6 +111,32 @@ def open_database(url: str, *, folder: Path | None = None) -> Database:
     return database
 
 
+def _make_wal(file: Path) -> None:
+    """Put a fresh SQLite file into WAL mode, which it keeps. Alone: the switch does not wait for other connections,
+    it fails at once with "database is locked". Source: https://www.sqlite.org/fileformat.html, offsets 18 and 19."""
+
+    def is_wal() -> bool:
+        try:
+            with file.open("rb") as opened:
+                return opened.read(20)[18:] == b"\x02\x02"
+        except FileNotFoundError:
+            return False
+
+    if is_wal():
+        return
+    with _migration_lock(file):
+        if not is_wal():
+            try:
+                with closing(sqlite3.connect(file, timeout=BUSY_TIMEOUT_MS / 1000)) as raw:
+                    raw.execute("PRAGMA journal_mode=WAL").close()
+            except sqlite3.Error as error:
+                raise StoreError(f"the store at {file} does not open: {error}") from error
+
+
+def _migration_lock(file: Path) -> FileLock:
+    return FileLock(f"{file}.migrate.lock", timeout=60)
+
+
 def _prepare_sqlite(engine: Engine) -> None:
     """SQLite's own settings on each connection, and transactions begun by us, not by the driver."""
 
@@ -117,7 +144,6 @@ def _prepare_sqlite(engine: Engine) -> None:
     def on_connect(raw: Any, _record: object) -> None:
         raw.isolation_level = None
         for pragma in (
-            "journal_mode=WAL",
             "synchronous=NORMAL",
             "foreign_keys=ON",
             f"busy_timeout={BUSY_TIMEOUT_MS}",
@@ -151,7 +177,7 @@ def _migrate(database: Database) -> None:
         return
     if database.is_sqlite:
         file = Path(str(database.engine.url.database))
-        with FileLock(f"{file}.migrate.lock", timeout=60):
+        with _migration_lock(file):
             if _version(database) != HEAD:
                 with database.write() as connection:
                     _upgrade(connection)
