@@ -1,7 +1,8 @@
 """Conducts one rollout: poll evidence → judge → ledger → act and read back, until it is promoted or rolled back.
 
 Rule 1: what is decided is pure (policies); this file only asks, records, and carries out.
-Rule 2: state, gates and evidence cursors are saved in one transaction, so each poll's evidence counts exactly once.
+Rule 2: state, gates, evidence cursors and the poll's evidence itself are saved in one transaction, so each poll's
+evidence counts exactly once, and what was judged can be judged again (policies/history.py).
 Rule 3: the steps of a transition are saved before the first is done (the intent) and struck off one by one, each read
 back; a conductor killed at any instant is resumed from there by `Conductor.resume`.
 Rule 4: while the canary has weight, every poll renews the grant; a conductor that dies or hangs loses it.
@@ -36,6 +37,7 @@ from services.store import rollouts
 from services.store.grants import GrantRevoked
 from services.store.json_text import JsonObject
 from services.store.orders import Order
+from services.store.poll_evidence import JudgedPoll
 from services.store.rollouts import RolloutRecord
 from services.telemetry.evidence import gather
 from services.telemetry.shadow import gather_shadow
@@ -141,8 +143,22 @@ class Conductor:
         verdict = self._book.judge(
             stage.name, at=now, entered_at=self.state.entered_at, extended=self.state.extended
         )
-        self._apply(stage, verdict, cursors)
+        self._apply(stage, verdict, cursors, self._judged_poll(evidence, verdict))
         return verdict
+
+    def _judged_poll(self, evidence: PollEvidence, verdict: Verdict) -> JudgedPoll:
+        """What this poll looked at and came to, for the record."""
+        state = self.state
+        return JudgedPoll(
+            at=verdict.at,
+            stage=state.stage,
+            entered_at=state.entered_at,
+            extended=state.extended,
+            held=state.held,
+            decision=verdict.decision.value,
+            reason=verdict.reason.value,
+            evidence=evidence.to_json(),
+        )
 
     def _mind_the_lease(self, now: float) -> None:
         """A poll so late that the grant may have lapsed: the weight was 0 for a while, so the stage starts again."""
@@ -166,17 +182,17 @@ class Conductor:
             now=now,
         )
 
-    def _apply(self, stage: Stage, verdict: Verdict, cursors: JsonObject) -> None:
+    def _apply(self, stage: Stage, verdict: Verdict, cursors: JsonObject, poll: JudgedPoll) -> None:
         state, steps = step(self.policy, self.state, verdict, verdict.at)
         moved = state.phase is not self.state.phase or state.stage != self.state.stage
         if moved:
-            self._conclude(stage, verdict, lambda _: self._move(state, steps, cursors))
+            self._conclude(stage, verdict, lambda _: self._move(state, steps, cursors, poll=poll))
         else:
             if verdict.decision is Decision.ADVANCE:
                 detail = f"holds: a person said hold; else it {verdict.detail}"
                 verdict = replace(verdict, decision=Decision.HOLD, reason=ReasonCode.HELD, detail=detail)
             self._note(verdict)
-            self._save(state, self._pending, cursors)
+            self._save(state, self._pending, cursors, poll=poll)
         weight = self.record.weight_pct
         self._watch(Progress(self.record.id, self.state, stage, weight, verdict, verdict.at))
 
@@ -211,11 +227,12 @@ class Conductor:
         steps: tuple[Step, ...],
         cursors: JsonObject,
         *,
+        poll: JudgedPoll | None = None,
         saved: Callable[[], object] = lambda: None,
     ) -> None:
         if state.is_live and state.stage != self.state.stage:
             self._book.enter_stage(state.stage)
-        self._save(state, steps, cursors)
+        self._save(state, steps, cursors, poll=poll)
         saved()
         self.settle()
 
@@ -334,6 +351,7 @@ class Conductor:
         cursors: JsonObject,
         *,
         ended_at: float | None = None,
+        poll: JudgedPoll | None = None,
     ) -> None:
         fresh = replace(
             self.record,
@@ -342,5 +360,5 @@ class Conductor:
             cursors=cursors,
             ended_at=ended_at,
         )
-        self.record = rollouts.save(self._world.db, fresh, at=self._world.clock())
+        self.record = rollouts.save(self._world.db, fresh, at=self._world.clock(), poll=poll)
         self.state, self._pending = state, pending

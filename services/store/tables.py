@@ -148,6 +148,24 @@ outcomes = Table(
     Column("conflicts", Integer, nullable=False),
 )
 
+# Every poll that was judged: with it a rollout's verdicts can be worked out again, exactly.
+poll_evidence = Table(
+    "poll_evidence",
+    metadata,
+    Column("seq", _SEQ, primary_key=True, autoincrement=True),
+    Column("rollout_id", Text, ForeignKey("rollouts.id"), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("entered_at", Float, nullable=False),
+    Column("extended", Boolean, nullable=False),
+    Column("held", Boolean, nullable=False),
+    Column("decision", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("evidence", Text),
+    sqlite_autoincrement=True,
+)
+Index("poll_evidence_by_rollout", poll_evidence.c.rollout_id, poll_evidence.c.seq)
+
 # Times that only grow: the outcome feed's watermark, and up to when the logs are shipped.
 marks = Table(
     "marks",
