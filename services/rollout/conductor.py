@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from policies.evidence import PollEvidence
 from policies.gates import GateBook
@@ -39,6 +40,7 @@ from services.store.json_text import JsonObject
 from services.store.orders import Order
 from services.store.poll_evidence import JudgedPoll
 from services.store.rollouts import RolloutRecord
+from services.telemetry.disagreement import Disagreement
 from services.telemetry.evidence import gather
 from services.telemetry.shadow import gather_shadow
 
@@ -72,6 +74,9 @@ class Conductor:
         self.state, self._pending = read_state(record.state)
         self._book = GateBook.from_json(self.policy, record.gates)
         self._effects = Effects(world, record, lease_s=self.policy.lease_s)
+        self._releases = Disagreement(
+            world.home.releases, champion=record.champion, candidate=record.candidate
+        )
         self._last_note: tuple[str, str] | None = None
         self._last_poll_at: float | None = None
         self._sudden: list[Verdict] = []
@@ -170,7 +175,8 @@ class Conductor:
             self.settle()
 
     def _gather(self, stage: Stage, now: float) -> tuple[PollEvidence, JsonObject]:
-        source = gather_shadow if self.state.phase is Phase.SHADOW else gather
+        is_shadow = self.state.phase is Phase.SHADOW
+        source = gather_shadow if is_shadow else partial(gather, disagreement=self._releases)
         return source(
             self._world.db,
             self._world.admin,

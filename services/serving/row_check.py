@@ -134,6 +134,14 @@ class RowCheck:
             )
         return self.to_columns([self._check_row(row, index) for index, row in enumerate(rows)])
 
+    def takes(self, row: object) -> bool:
+        """Whether `columns` would take this row."""
+        try:
+            self._check_row(row, 0)
+        except RowRefused:
+            return False
+        return True
+
     def to_columns(self, rows: Sequence[Mapping[str, object]]) -> Columns:
         """As `columns`, of rows that are known to keep the contract: nothing is checked."""
         return {

@@ -17,9 +17,11 @@ from services.telemetry.host_counters import HostTotals
 class Cursor:
     """`settled_at`: evidence starts here (the stage's weight was read back, and was right ever since).
 
-    `decided_through`: decisions up to here are consumed. `requests_seq`: requests likewise. `sick_since`:
-    since when the candidate was found unable to take traffic. `needed` and `unresolved`, by variant:
-    consumed decisions that needed an outcome, and those of them that had none.
+    `decided_through`: decisions up to here are consumed, `acted_through`: likewise for what needs no outcome.
+    `requests_seq`: requests likewise. `sick_since`: since when the candidate was found unable to take
+    traffic. `needed` and `unresolved`, by variant: consumed decisions that needed an outcome, and those of
+    them that had none. `unscored`: consumed decisions whose row a release cannot score. `skew`: why the
+    releases are not what they were taken for; it stays for the whole rollout.
     """
 
     stage: str
@@ -32,12 +34,15 @@ class Cursor:
     sick_since: float | None = None
     needed: Mapping[str, int] = field(default_factory=dict)
     unresolved: Mapping[str, int] = field(default_factory=dict)
+    acted_through: float = 0.0
+    unscored: int = 0
+    skew: str = ""
 
     @classmethod
     def for_stage(cls, saved: Mapping[str, object], stage: str, settled_at: float) -> "Cursor":
         """The saved cursor, or a fresh one when stage or settling is another than it was saved for."""
         if not saved:
-            return cls(stage, settled_at, settled_at, settled_at, 0)
+            return cls(stage, settled_at, settled_at, settled_at, 0, acted_through=settled_at)
         cursor = cls._from_json(cast(Mapping[str, Any], saved))
         if (cursor.stage, cursor.asked_settled_at) == (stage, settled_at):
             return cursor
@@ -51,12 +56,18 @@ class Cursor:
             sick_since=None,
             needed={},
             unresolved={},
+            acted_through=settled_at,
+            unscored=0,
         )
 
     def settled_again(self, now: float) -> "Cursor":
         """The weight was not what it should be: all that is not consumed yet is discarded, up to now."""
         return replace(
-            self, settled_at=now, decided_through=max(now, self.decided_through), has_baseline=False
+            self,
+            settled_at=now,
+            decided_through=max(now, self.decided_through),
+            acted_through=max(now, self.acted_through),
+            has_baseline=False,
         )
 
     def to_json(self) -> dict[str, object]:

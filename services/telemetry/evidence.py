@@ -5,86 +5,31 @@ Rules (gates.md, semantics 6 to 9): a unit's first delivered decision since the 
 variant, never a shadow one; only decisions taken while the stage's weight was in force; only matured ones:
 older than `maturity_s`, passed by the outcome feed's watermark and by the shipper, for every action alike.
 What a source cannot give is named in `missing` with its reason, and is not consumed: when the source is
-back, it counts then. Nothing is written: the caller saves the new cursors with the gates' state, in one
+back, it counts then. What rests on outcomes is gathered in matured.py, what people were given in actions.py.
+Nothing is written: the caller saves the new cursors with the gates' state, in one
 `rollouts.save`.
 Must never import: sqlalchemy, flows.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
 
-from policies.evidence import (
-    SAMPLE_RATIO,
-    Alarm,
-    AssignmentBlock,
-    Block,
-    CountBlock,
-    PollEvidence,
-    UtilityBlock,
-)
+from policies.evidence import SAMPLE_RATIO, AssignmentBlock, CountBlock, PollEvidence
 from policies.rollout_policy import RolloutPolicy, Stage
-from policies.utility import UtilityError, UtilitySpec
-from services.store import decisions as store
+from policies.utility import UtilitySpec
 from services.store import evidence as queries
 from services.store.database import Database
 from services.store.rollouts import RolloutRecord
+from services.telemetry.actions import add_actions
 from services.telemetry.cursor import Cursor
+from services.telemetry.disagreement import Disagreement
 from services.telemetry.host_counters import alarm, difference, sickness
-from services.telemetry.realised import realise
+from services.telemetry.matured import add_matured
+from services.telemetry.poll import DEFAULT_LIMITS, LIMIT, VARIANTS, Admin, Limits, Poll, shipping_fault
 from services.traffic.admin import Host
 from services.traffic.errors import TrafficError
 
-LIMIT = 5_000
-"""Rows that one poll consumes at most; a backlog is worked off over polls."""
-UNRESOLVED_SHARE = 0.01
-_UNRESOLVED_IN_ONE_ARM = 3
 _WEIGHT_TOLERANCE_PCT = 0.02  # the proxy's weights are hundredths of a percent
-_VARIANTS = ("canary", "stable")
-
-
-class Admin(Protocol):
-    """What is read of the proxy; services.traffic.admin.EnvoyAdmin."""
-
-    def weight_pct(self) -> float: ...
-
-    def endpoints(self) -> Mapping[str, tuple[Host, ...]]: ...
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When a source counts as missing, in seconds. `feed_s` None: twice the maturity plus 5."""
-
-    eject_after_s: float = 3.0
-    lag_s: float = 6.0
-    feed_s: float | None = None
-
-
-DEFAULT_LIMITS = Limits()
-
-
-@dataclass
-class Poll:
-    """One poll while it is put together: blocks by metric, what is missing, alarms, and the moving cursor."""
-
-    cursor: Cursor
-    blocks: dict[str, Block]
-    missing: dict[str, str]
-    alarms: list[Alarm]
-
-    def __post_init__(self) -> None:
-        self.hosts_before = self.cursor.hosts
-
-    def discard(self, metrics: set[str], why: str, *, now: float) -> None:
-        """Drop this poll: nothing of it counts, and evidence starts anew from now."""
-        self.blocks.clear()
-        self.missing.update(dict.fromkeys(metrics, why))
-        # The hosts' counters are not consumed: the candidate's failures in this poll count in the next.
-        self.cursor = replace(self.cursor.settled_again(now), hosts=self.hosts_before)
-
-    def evidence(self, now: float, weight_pct: float) -> tuple[PollEvidence, dict[str, object]]:
-        found = PollEvidence(now, weight_pct, self.blocks, self.missing, tuple(self.alarms))
-        return found, self.cursor.to_json()
 
 
 def gather(
@@ -97,11 +42,13 @@ def gather(
     stage: Stage,
     settled_at: float,
     now: float,
+    disagreement: Disagreement | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> tuple[PollEvidence, dict[str, object]]:
     """Evidence of a canary or probation stage since `record.cursors`, and the cursors to save with it.
 
     `settled_at`: when the stage's weight (or, in probation, the repointed endpoints) was read back, epoch s.
+    `disagreement`: both releases; without them a gate that compares where they differ has no evidence.
     In probation all users are answered by the new release, so its half of every block is that of all units.
     """
     poll = Poll(Cursor.for_stage(record.cursors, stage.name, settled_at), {}, {}, [])
@@ -122,8 +69,19 @@ def gather(
         poll.missing.update(dict.fromkeys(metrics - set(poll.blocks), lag))
         return poll.evidence(now, weight_pct)
     _add_requests(db, poll, stage, metrics, record=record, weight_pct=weight_pct)
-    if "utility" in metrics:
-        _add_utility(db, poll, record=record, policy=policy, utility=utility, now=now, limits=limits)
+    if is_canary:
+        add_actions(db, poll, metrics, record=record, utility=utility)
+        add_matured(
+            db,
+            poll,
+            stage,
+            record=record,
+            maturity_s=policy.maturity_s,
+            utility=utility,
+            disagreement=disagreement,
+            now=now,
+            limits=limits,
+        )
     return poll.evidence(now, weight_pct)
 
 
@@ -178,16 +136,6 @@ def add_host_evidence(
         poll.cursor = replace(poll.cursor, hosts={**totals, **rival_totals}, has_baseline=True)
 
 
-def shipping_fault(db: Database, *, now: float, limits: Limits) -> str:
-    """Why what the store holds is too old to judge by; empty when it is not."""
-    through = store.read_mark(db, store.SHIPPED_THROUGH)
-    if through is None:
-        return "no log has been shipped yet: is the control service up?"
-    if now - through > limits.lag_s:
-        return f"the shipper is {now - through:.1f} s behind (at most {limits.lag_s:g} s)"
-    return ""
-
-
 def _check_weight(admin: Admin, poll: Poll, stage: Stage, metrics: set[str], *, now: float) -> float:
     """The weight in force. If it is not the stage's, this poll is discarded and evidence starts anew from
     now."""
@@ -216,17 +164,17 @@ def _add_requests(
         limit=LIMIT,
     )
     poll.cursor = replace(cursor, requests_seq=seq)
-    by_variant = {name: [one for one in found if one.assigned == name] for name in _VARIANTS}
+    by_variant = {name: [one for one in found if one.assigned == name] for name in VARIANTS}
     if stage.kind == "canary":
         # Units that got an answer: a release that refuses rows the other takes (4xx) leaves no failure and no decision
         # behind, only a share of the units that is too small.
-        sizes = {name: sum(200 <= one.status < 400 for one in by_variant[name]) for name in _VARIANTS}
+        sizes = {name: sum(200 <= one.status < 400 for one in by_variant[name]) for name in VARIANTS}
         poll.blocks[SAMPLE_RATIO] = AssignmentBlock(sizes["canary"], sizes["stable"], weight_pct)
     else:
         by_variant = {"canary": list(found), "stable": []}
     budget_ms = slow_budget_ms(stage)
     if budget_ms is not None:
-        slow = {name: sum(one.duration_ms > budget_ms for one in by_variant[name]) for name in _VARIANTS}
+        slow = {name: sum(one.duration_ms > budget_ms for one in by_variant[name]) for name in VARIANTS}
         poll.blocks["slow_share"] = CountBlock(
             slow["canary"], len(by_variant["canary"]), slow["stable"], len(by_variant["stable"])
         )
@@ -237,67 +185,3 @@ def slow_budget_ms(stage: Stage) -> float | None:
     gate."""
     budgets = [gate.budget_ms for gate in stage.gates if gate.metric == "slow_share"]
     return budgets[0] if budgets else None
-
-
-def _add_utility(
-    db: Database,
-    poll: Poll,
-    *,
-    record: RolloutRecord,
-    policy: RolloutPolicy,
-    utility: UtilitySpec,
-    now: float,
-    limits: Limits,
-) -> None:
-    """Payoffs of the units that have matured since the cursor; withheld, not consumed, while outcomes are
-    missing."""
-    cursor = poll.cursor
-    shipped = store.read_mark(db, store.SHIPPED_THROUGH)
-    watermark = store.watermark(db)
-    feed_s = 2 * policy.maturity_s + 5 if limits.feed_s is None else limits.feed_s
-    if watermark is None or now - watermark > feed_s:
-        stands = "has never been set" if watermark is None else f"is {now - watermark:.1f} s old"
-        poll.missing["utility"] = f"the outcome feed's watermark {stands} (at most {feed_s:g} s)"
-        return
-    # The watermark is in the time of outcomes: a decision is complete once its outcome could have come by
-    # then.
-    through = min(min(now, watermark) - policy.maturity_s, now if shipped is None else shipped)
-    window = queries.first_decisions(
-        db,
-        since=record.created_at,
-        settled_at=cursor.settled_at,
-        after=cursor.decided_through,
-        through=through,
-        limit=LIMIT,
-    )
-    try:
-        found = realise(window.rows, utility)
-    except UtilityError as error:
-        poll.missing["utility"] = f"a decision cannot be priced: {error}"
-        return
-    needed = {name: cursor.needed.get(name, 0) + found.needed[name] for name in _VARIANTS}
-    unresolved = {name: cursor.unresolved.get(name, 0) + found.unresolved[name] for name in _VARIANTS}
-    why = _unresolved_fault(needed, unresolved)
-    if why:
-        poll.missing["utility"] = why
-        return
-    poll.blocks["utility"] = UtilityBlock(found.utilities["canary"], found.utilities["stable"])
-    poll.cursor = replace(
-        cursor,
-        decided_through=max(cursor.decided_through, window.through),
-        needed=needed,
-        unresolved=unresolved,
-    )
-
-
-def _unresolved_fault(needed: Mapping[str, int], unresolved: Mapping[str, int]) -> str:
-    """Whether too many matured decisions lack their outcome: of both arms together, or clearly of one."""
-    arms = [("both arms", sum(needed.values()), sum(unresolved.values()))]
-    for name in _VARIANTS:
-        if unresolved[name] >= _UNRESOLVED_IN_ONE_ARM:
-            arms.append((name, needed[name], unresolved[name]))
-    for name, total, without in arms:
-        if without > UNRESOLVED_SHARE * total:
-            share = f"{without} of {total} matured decisions of {name}"
-            return f"{share} have no outcome (at most {UNRESOLVED_SHARE:.0%})"
-    return ""

@@ -19,22 +19,34 @@ from services.store.evidence import DecidedUnit
 
 @dataclass(frozen=True)
 class Realised:
-    """Utilities in the order of the units, (k,) by variant, and the counts that say how complete they are.
+    """Units in their order, each (n,): the arm, what it earned, whether it was acted on, and how complete that is.
 
-    `needed`: units whose payoff needs an outcome; `unresolved`: those of them without one, and units whose
-    row or action cannot be priced at all.
+    `needed`: the payoff needs an outcome, or row or action cannot be priced at all; `unresolved`: those of them
+    without one.
     """
 
-    utilities: dict[str, NDArray[np.float64]]
-    needed: dict[str, int]
-    unresolved: dict[str, int]
+    is_canary: NDArray[np.bool_]
+    earned: NDArray[np.float64]
+    has_acted: NDArray[np.bool_]
+    needed: NDArray[np.bool_]
+    unresolved: NDArray[np.bool_]
+
+    def arms(self, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Values (n, …) of the resolved units: the canary's and stable's, each in time order."""
+        return values[self.is_canary & ~self.unresolved], values[~self.is_canary & ~self.unresolved]
+
+    def counts(self, mask: NDArray[np.bool_]) -> dict[str, int]:
+        """How many units of each arm are in the mask (n,)."""
+        canary = int((mask & self.is_canary).sum())
+        return {"canary": canary, "stable": int(mask.sum()) - canary}
 
 
 def realise(units: Sequence[DecidedUnit], utility: UtilitySpec) -> Realised:
     """Price the units. Raises UtilityError where a payoff leaves its declared range."""
     earned, needed, unresolved = _price(units, utility)
-    variants = np.array([unit.assigned for unit in units], dtype=object)
-    return _by_variant(variants, earned, needed, unresolved)
+    is_canary = np.array([unit.assigned == "canary" for unit in units], dtype=bool)
+    has_acted = np.array([unit.action != utility.default_action for unit in units], dtype=bool)
+    return Realised(is_canary, earned, has_acted, needed, unresolved)
 
 
 def price_each(units: Sequence[DecidedUnit], utility: UtilitySpec) -> NDArray[np.float64]:
@@ -78,20 +90,6 @@ def _price(
     unresolved = ~can_be_priced
     unresolved[kept[~is_resolved]] = True
     return earned, needed, unresolved
-
-
-def _by_variant(
-    variants: NDArray[np.object_],
-    earned: NDArray[np.float64],
-    needed: NDArray[np.bool_],
-    unresolved: NDArray[np.bool_],
-) -> Realised:
-    masks = {name: variants == name for name in ("canary", "stable")}
-    return Realised(
-        utilities={name: earned[mask & ~unresolved] for name, mask in masks.items()},
-        needed={name: int((mask & needed).sum()) for name, mask in masks.items()},
-        unresolved={name: int((mask & unresolved).sum()) for name, mask in masks.items()},
-    )
 
 
 def _number(value: object) -> float | None:

@@ -9,11 +9,7 @@ Source: design.md section 6. Must never import: sqlalchemy, flows.
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-import orjson
-
-from policies.constraints import Constraint
-from policies.evidence import CountBlock, GapBlock, PollEvidence
+from policies.evidence import CountBlock, PollEvidence
 from policies.rollout_policy import RolloutPolicy, Stage
 from policies.utility import UtilitySpec
 from services.store import decisions as store
@@ -21,18 +17,10 @@ from services.store import evidence as queries
 from services.store.database import Database
 from services.store.evidence import ShadowPair
 from services.store.rollouts import RolloutRecord
+from services.telemetry.actions import NoGroups, count_groups
 from services.telemetry.cursor import Cursor
-from services.telemetry.evidence import (
-    DEFAULT_LIMITS,
-    LIMIT,
-    Admin,
-    Limits,
-    Poll,
-    add_host_evidence,
-    read_hosts,
-    shipping_fault,
-    slow_budget_ms,
-)
+from services.telemetry.evidence import add_host_evidence, read_hosts, slow_budget_ms
+from services.telemetry.poll import DEFAULT_LIMITS, LIMIT, Admin, Limits, Poll, shipping_fault
 
 PAIR_WAIT_S = 1.0
 """How much later than the user's answer the shadow's may be logged and still be paired."""
@@ -94,28 +82,9 @@ def _add_pairs(
         slow = sum(p.shadow_took_ms > budget_ms for p in pairs)
         poll.blocks["slow_share"] = CountBlock(slow, n, sum(p.took_ms > budget_ms for p in pairs), n)
     if "call_rate_gap" in metrics:
-        _add_gap(poll, pairs, utility)
-
-
-def _add_gap(poll: Poll, pairs: Sequence[ShadowPair], utility: UtilitySpec) -> None:
-    """Action counts of the two groups of the utility spec's `action_rate_gap` constraint."""
-    constraint = _gap_constraint(utility)
-    if constraint is None or constraint.group_field is None:
-        poll.missing["call_rate_gap"] = "utility.yaml has no constraint of kind action_rate_gap, so no groups"
-        return
-    field = constraint.group_field
-    values = [orjson.loads(pair.row).get(field) for pair in pairs]
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        poll.missing["call_rate_gap"] = (
-            f"some decided rows have no number in field '{field}', which tells the groups"
-        )
-        return
-    in_a = constraint.in_group_a({field: np.array(values, dtype=np.float64)})
-    acted = np.array([pair.shadow_action == constraint.action for pair in pairs], dtype=bool)
-    poll.blocks["call_rate_gap"] = GapBlock(
-        int((acted & in_a).sum()), int(in_a.sum()), int((acted & ~in_a).sum()), int((~in_a).sum())
-    )
-
-
-def _gap_constraint(utility: UtilitySpec) -> Constraint | None:
-    return next((one for one in utility.constraints if one.kind == "action_rate_gap"), None)
+        try:
+            poll.blocks["call_rate_gap"] = count_groups(
+                [pair.row for pair in pairs], [pair.shadow_action for pair in pairs], utility
+            )
+        except NoGroups as error:
+            poll.missing["call_rate_gap"] = str(error)

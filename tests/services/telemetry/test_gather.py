@@ -9,82 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policies.evidence import SAMPLE_RATIO, AssignmentBlock, CountBlock, PollEvidence, UtilityBlock
-from policies.rollout_policy import RolloutPolicy, Stage
-from policies.utility import UtilitySpec
+from policies.evidence import SAMPLE_RATIO, AssignmentBlock, CountBlock
+from policies.rollout_policy import Stage
 from policies.verdict import ReasonCode
 from services.store import decisions as store
-from services.store.database import Database
 from services.store.decisions import DecisionRow, Outcome, RequestRow
-from services.store.rollouts import RolloutRecord
-from services.telemetry.evidence import gather
 
 Make = Callable[..., DecisionRow]
-SETTLED = 1005.0
 SOLD = 0.25 * 0.02463333 * 1000 - 1  # a call that sold, at the balance of the rows here
-
-
-class Rollout:
-    """One rollout under observation: feeds the store, polls, and saves the cursors as a conductor does."""
-
-    def __init__(
-        self,
-        db: Database,
-        proxy: Any,
-        record: RolloutRecord,
-        policy: RolloutPolicy,
-        utility: UtilitySpec,
-        stage: Stage,
-    ) -> None:
-        self.db, self.proxy, self.record, self.policy, self.utility = db, proxy, record, policy, utility
-        self.stage = stage
-        self.settled_at = SETTLED
-
-    def put(self, *rows: DecisionRow, shipped: float | None = None, watermark: float | None = None) -> None:
-        with self.db.write() as connection:
-            store.upsert_decisions(connection, rows)
-            if shipped is not None:
-                store.raise_mark(connection, store.SHIPPED_THROUGH, shipped, at=shipped)
-        if watermark is not None:
-            store.set_watermark(self.db, watermark, at=watermark)
-
-    def outcome(self, row: DecisionRow, outcome: str, at: float = 1014.0) -> None:
-        store.record_outcomes(self.db, [Outcome(row.decision_id, outcome, at)], received_at=at)
-
-    def poll(self, now: float, *, saved: bool = True) -> PollEvidence:
-        evidence, cursors = gather(
-            self.db,
-            self.proxy,
-            record=self.record,
-            policy=self.policy,
-            utility=self.utility,
-            stage=self.stage,
-            settled_at=self.settled_at,
-            now=now,
-        )
-        if saved:
-            self.record = replace(self.record, cursors=cursors)
-        return evidence
-
-    def utilities(self, now: float) -> tuple[list[float], list[float]]:
-        evidence = self.poll(now)
-        assert evidence.missing == {}
-        block = evidence.blocks["utility"]
-        assert isinstance(block, UtilityBlock)
-        return block.canary.tolist(), block.stable.tolist()
-
-
-@pytest.fixture
-def rollout(
-    db: Database,
-    proxy: Any,
-    record: RolloutRecord,
-    policy: RolloutPolicy,
-    utility: UtilitySpec,
-    make_stage: Callable[..., Stage],
-) -> Rollout:
-    stage = make_stage("canary-25", "canary", 25.0, "utility", "canary_errors", "slow_share")
-    return Rollout(db, proxy, record, policy, utility, stage)
+Rollout = Any  # tests/services/telemetry/conftest.py
 
 
 def test_payoffs_come_by_assignment_in_time_order(rollout: Rollout, make_decision: Make) -> None:
