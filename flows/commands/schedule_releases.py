@@ -57,6 +57,7 @@ def schedule(
         description="Contract, training, alignment, release; then the rollout against the stable release.",
         tags=["trimtab", service],
         limit=1,
+        global_limit=1,  # of the deployment: a worker elsewhere waits as well
         pause_on_shutdown=False,
         print_starting_message=False,
     )
