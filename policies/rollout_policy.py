@@ -1,8 +1,8 @@
 """A rollout policy: the stages a release passes, and the gates that judge it there, read from `rollout.yaml`.
 
-Gates stand once, under `gates`; a stage names those it requires. A gate that a stage does not require still
-runs its rollback side there, if the stage can measure its metric. What a mistake would make unsafe has no
-default: onFail, onMissing, onError, onInconclusive, advanceOn, every bound, margin and bake time.
+Gates stand once, under `gates`, and say from which weight on a stage requires them. A gate that a stage does not
+require still runs its rollback side there, if the stage can measure its metric. What a mistake would make unsafe has
+no default: onFail, onMissing, onError, onInconclusive, advanceOn, every bound, margin and bake time.
 Source: gates.md semantics 1 to 10. Must never import: anything that reads a file or a clock.
 """
 
@@ -13,76 +13,27 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Literal
 
-from pydantic import Field
-
 from policies.digest import canonical_sha256
 from policies.metrics import METRICS as METRICS
-from policies.rollout_lint import is_measured_in, mistakes_in
-from policies.yaml_source import SERVICE_NAME, PolicyError, StrictModel, load_document, parse
+from policies.rollout_file import (
+    AdvanceOn,
+    AppliesTo,
+    CompareTo,
+    Estimate,
+    GateFile,
+    MarginFile,
+    OnInconclusive,
+    Outcome,
+    RolloutFile,
+    StageFile,
+    StageKind,
+    Where,
+)
+from policies.rollout_lint import mistakes_in
+from policies.stage_gates import is_measured_in, is_required_in
+from policies.yaml_source import PolicyError, load_document, parse
 
-StageKind = Literal["offline", "shadow", "canary", "full", "probation"]
-CompareTo = Literal["champion", "bound"]
-OnInconclusive = Literal["rollback", "extend", "manual"]
-AdvanceOn = Literal["gates", "bake", "readback"]
-Outcome = Literal["hold", "rollback"]
-Estimate = Literal["value", "lower", "upper"]
-AppliesTo = Literal["first", "challenger", "all"]
 Scale = Literal["ratio", "absolute"]
-Where = Literal["all", "disagreement"]
-
-
-class GateFile(StrictModel):
-    """One entry under `gates`."""
-
-    name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
-    metric: str
-    compare_to: CompareTo
-    min: float | None = None
-    max: float | None = None
-    tolerance: float | None = Field(default=None, ge=0)
-    ni_margin: float | None = Field(default=None, gt=0)
-    min_samples: int = Field(default=0, ge=0)
-    weight: float = Field(default=1.0, gt=0)
-    on_fail: Outcome
-    on_missing: Outcome
-    on_error: Outcome
-    budget_ms: float | None = Field(default=None, gt=0)
-    estimate: Estimate | None = None
-    applies_to: AppliesTo | None = None
-    owner: str | None = Field(default=None, min_length=1)
-    rationale: str = Field(min_length=10)
-
-
-class StageFile(StrictModel):
-    """One entry under `stages`."""
-
-    name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
-    kind: StageKind
-    weight_pct: float | None = Field(default=None, gt=0, lt=100)
-    bake_min_s: float | None = Field(default=None, ge=0)
-    bake_max_s: float | None = Field(default=None, gt=0)
-    on_inconclusive: OnInconclusive | None = None
-    advance_on: AdvanceOn
-    require: tuple[str, ...] = ()
-    approval: bool = False
-    rationale: str | None = Field(default=None, min_length=10)
-
-
-class RolloutFile(StrictModel):
-    """The whole of `rollout.yaml`."""
-
-    service: str = Field(pattern=SERVICE_NAME)
-    version: int = Field(ge=1)
-    owner: str = Field(min_length=1)
-    alpha_rollback: float = Field(gt=0, le=0.2)
-    alpha_advance: float = Field(gt=0, le=0.2)
-    maturity_s: float = Field(ge=0)
-    time_scale: float = Field(gt=0)
-    poll_s: float = Field(gt=0)
-    lease_s: float = Field(gt=0)
-    expected_requests_per_s: float = Field(gt=0)
-    gates: tuple[GateFile, ...] = Field(min_length=1)
-    stages: tuple[StageFile, ...] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
@@ -121,6 +72,7 @@ class Gate:
     expected_rate: float | None = None
     expected_sd: float | None = None
     expected_disagreement: float | None = None
+    expected_group_share: float | None = None
     when: str | None = None
 
     @property
@@ -219,13 +171,15 @@ def load_rollout(text: str, source: str) -> RolloutPolicy:
         owner=file.owner,
         alpha_rollback=file.alpha_rollback,
         alpha_advance=file.alpha_advance,
-        maturity_s=file.maturity_s,
+        maturity_s=file.maturity,
         time_scale=file.time_scale,
-        poll_s=file.poll_s,
-        lease_s=file.lease_s,
-        expected_requests_per_s=file.expected_requests_per_s,
+        poll_s=file.poll,
+        lease_s=file.lease,
+        expected_requests_per_s=file.expected_traffic,
         stages=tuple(_stage(stage, file) for stage in file.stages),
         digest=canonical_sha256(document.data),
+        review_by=file.review_by,
+        retrain_every_s=math.inf if file.retrain_every is None else file.retrain_every,
     )
 
 
@@ -234,9 +188,9 @@ def _stage(stage: StageFile, file: RolloutFile) -> Stage:
     return Stage(
         name=stage.name,
         kind=stage.kind,
-        weight_pct=stage.weight_pct,
-        bake_min_s=stage.bake_min_s or 0.0,
-        bake_max_s=stage.bake_max_s or 0.0,
+        weight_pct=stage.weight,
+        bake_min_s=0.0 if stage.bake is None else stage.bake.min,
+        bake_max_s=0.0 if stage.bake is None else stage.bake.max,
         on_inconclusive=stage.on_inconclusive or "manual",
         advance_on=stage.advance_on,
         approval=stage.approval,
@@ -246,24 +200,47 @@ def _stage(stage: StageFile, file: RolloutFile) -> Stage:
 
 
 def _gate(gate: GateFile, stage: StageFile, file: RolloutFile) -> Gate:
+    expected = gate.expected
     return Gate(
         name=gate.name,
         metric=gate.metric,
         compare_to=gate.compare_to,
         min=gate.min,
         max=gate.max,
-        tolerance=gate.tolerance,
-        ni_margin=gate.ni_margin,
+        tolerance=_size(gate.tolerance),
+        ni_margin=_size(gate.ni_margin),
         min_samples=gate.min_samples,
-        required=gate.name in stage.require,
+        required=is_required_in(gate, stage),
         weight=gate.weight,
         on_fail=gate.on_fail,
         on_missing=gate.on_missing,
         on_error=gate.on_error,
-        budget_ms=gate.budget_ms,
+        budget_ms=None if gate.budget is None else gate.budget * 1000,
         estimate=gate.estimate or "value",
         applies_to=gate.applies_to or "all",
         owner=gate.owner or file.owner,
         rationale=gate.rationale,
-        scale="ratio" if METRICS[gate.metric].kind == "proportion" else "absolute",
+        scale=_scale(gate),
+        window_s=gate.window or 0.0,
+        where=gate.where or "all",
+        dry_run=gate.dry_run,
+        required_from_pct=gate.required_from,
+        expected_rate=None if expected is None else expected.rate,
+        expected_sd=None if expected is None else expected.sd,
+        expected_disagreement=None if expected is None else expected.disagreement,
+        expected_group_share=None if expected is None else expected.group_share,
+        when=gate.when,
     )
+
+
+def _size(margin: MarginFile | None) -> float | None:
+    """The number in it, whichever form it has; the lint has seen to it that there is one."""
+    if margin is None:
+        return None
+    return margin.ratio if margin.ratio is not None else margin.absolute
+
+
+def _scale(gate: GateFile) -> Scale:
+    if gate.ni_margin is not None:
+        return "absolute" if gate.ni_margin.ratio is None else "ratio"
+    return "ratio" if METRICS[gate.metric].kind == "proportion" else "absolute"

@@ -50,6 +50,9 @@ def _mistake(detail: Mapping[str, Any], model: type[BaseModel]) -> Mistake:
     kind, loc = detail["type"], tuple(detail["loc"])
     if kind == "extra_forbidden":
         path, owners = _walk(model, loc[:-1])
+        for owner in owners:
+            if loc[-1] in getattr(owner, "other_words", ()):
+                return Mistake((*path, loc[-1]), f"is no key here: {owner.other_words[loc[-1]]}", True)
         return _unknown(path, str(loc[-1]), sorted({name for owner in owners for name in _keys(owner)}))
     if kind == "missing":
         path, _ = _walk(model, loc[:-1])

@@ -290,18 +290,18 @@ def short_policy(file: Path, changes: dict[str, dict[str, Any]]) -> str:
 
     policy = load_document(file.read_text(encoding="utf-8"), "rollout.yaml").data
     short: dict[str, dict[str, Any]] = {
-        "shadow": {"require": ["errors"], "bakeMinS": 1, "bakeMaxS": 60},
-        "canary-25": {"require": ["errors"], "bakeMinS": 120, "bakeMaxS": 300},
+        "shadow": {"bake": {"min": "1s", "max": "60s"}},
+        "canary-25": {"bake": {"min": "120s", "max": "300s"}},
         "full": {},
-        "probation": {"require": ["errors"], "bakeMinS": 1, "bakeMaxS": 60},
+        "probation": {"bake": {"min": "1s", "max": "60s"}},
     }
     stages = [
         {**stage, **short.get(stage["name"], {}), **changes.get(stage["name"], {})}
         for stage in policy["stages"]
         if stage["kind"] == "offline" or stage["name"] in short
     ]
-    needed = {"errors", *(gate for stage in stages for gate in stage.get("require", ()))}
-    gates = [gate for gate in policy["gates"] if gate["name"] in needed]
+    gates = [{**gate, "requiredFrom": "0%"} for gate in policy["gates"] if gate["name"] == "errors"]
+    gates += [gate for gate in policy["gates"] if "appliesTo" in gate]  # the offline ones
     return json.dumps({**policy, "gates": gates, "stages": stages}, indent=1)
 
 

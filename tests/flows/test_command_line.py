@@ -84,13 +84,13 @@ def test_lint_names_a_typo_with_its_place_and_what_was_meant(tmp_path: Path) -> 
     shutil.copytree(POLICIES / "telemarketing", folder)
     file = folder / "rollout.yaml"
     lines = file.read_text().splitlines(keepends=True)
-    number = next(n for n, line in enumerate(lines, 1) if line.startswith("maturityS:"))
-    lines[number - 1] = lines[number - 1].replace("maturityS", "maturityyS")
+    number = next(n for n, line in enumerate(lines, 1) if line.startswith("maturity:"))
+    lines[number - 1] = lines[number - 1].replace("maturity", "maturityy")
     file.write_text("".join(lines))
     code, output = lint("telemarketing", "--folder", str(tmp_path))
     assert code == 1
-    assert f"rollout.yaml:{number}:1: 'maturityyS' unknown key 'maturityyS'" in output
-    assert "did you mean 'maturityS'" in output
+    assert f"rollout.yaml:{number}:1: 'maturityy' unknown key 'maturityy'" in output
+    assert "did you mean 'maturity'" in output
     code, output = lint("telemarketing", "--folder", str(tmp_path), "--json")
     found = json.loads(output)
     assert (code, found["ok"]) == (1, False)

@@ -230,7 +230,8 @@ def test_inconclusive_at_the_longest_bake(
 ) -> None:
     """Undecided at the longest bake: extend once then roll back as `inconclusive`, or at once, or wait for a person."""
     text = TEXT.replace(
-        "bakeMaxS: 40\n    onInconclusive: extend", f"bakeMaxS: 40\n    onInconclusive: {wish}"
+        "max: 40s}    # real: min: 1d\n    onInconclusive: extend",
+        f"max: 40s}}\n    onInconclusive: {wish}",
     )
     book = book_in("canary-5", load_rollout(text, "r.yaml"))
     book.observe(poll("canary-5", {"canary_errors": CountBlock(3, 60)}))
@@ -367,7 +368,7 @@ def test_rollback_evidence_is_carried_over_stages_and_advance_starts_anew() -> N
 def test_book_refuses_what_is_not_its_own() -> None:
     """Another policy's book, a stage that went by, an offline stage, a block of the wrong kind, no payoff range."""
     book = book_in("canary-25")
-    other = load_rollout(TEXT.replace("pollS: 0.5 ", "pollS: 2 "), "r.yaml")
+    other = load_rollout(TEXT.replace("poll: 500ms ", "poll: 2s "), "r.yaml")
     with pytest.raises(GateError, match="was made for policy"):
         GateBook.from_json(other, book.to_json())
     with pytest.raises(GateError, match="lies before"):

@@ -257,16 +257,16 @@ def short_policy(**changes: Any) -> str:
 
     policy = load_document((POLICIES / SERVICE / "rollout.yaml").read_text(encoding="utf-8"), "r").data
     live = {"shadow", "canary-25", "full", "probation"}
-    offline = {name for stage in policy["stages"] if stage["kind"] == "offline" for name in stage["require"]}
     stages = []
     for stage in policy["stages"]:
         if stage["kind"] != "offline" and stage["name"] not in live:
             continue
         if stage["kind"] in ("shadow", "canary", "probation"):
-            stage = {**stage, "require": ["errors"], "bakeMinS": 2, "bakeMaxS": 30}
+            stage = {**stage, "bake": {"min": "2s", "max": "30s"}}
         stages.append({**stage, **changes.get(stage["name"].replace("-", "_"), {})})
-    gates = [gate for gate in policy["gates"] if gate["name"] in offline | {"errors"}]
-    return json.dumps({**policy, "pollS": 1, "gates": gates, "stages": stages})
+    gates = [{**gate, "requiredFrom": "0%"} for gate in policy["gates"] if gate["name"] == "errors"]
+    gates += [gate for gate in policy["gates"] if "appliesTo" in gate]  # the offline ones
+    return json.dumps({**policy, "poll": "1s", "gates": gates, "stages": stages})
 
 
 @pytest.fixture(scope="session")

@@ -247,7 +247,7 @@ def test_broken_report_stops_nothing(simulation: Any, doubles: ModuleType) -> No
 
 def test_every_poll_renews_the_lease(simulation: Any, doubles: ModuleType) -> None:
     """While it polls, the grant is always ahead of the clock by half the lease; when it stops, the weight is 0."""
-    conductor = to_canary(simulation, doubles.short_policy(canary_25={"bakeMinS": 60, "bakeMaxS": 200}))
+    conductor = to_canary(simulation, doubles.short_policy(canary_25={"bake": {"min": "60s", "max": "200s"}}))
     for _ in range(5):
         conductor._poll()
         grant = read_grant(simulation.db, "telemarketing")
@@ -261,7 +261,7 @@ def test_every_poll_renews_the_lease(simulation: Any, doubles: ModuleType) -> No
 def test_resumed_evidence_is_kept_and_the_gap_does_not_count(simulation: Any, doubles: ModuleType) -> None:
     """Taken up after a gap: the weight is set again before anything counts, the bake starts again, and what the gate
     had seen is still there."""
-    conductor = to_canary(simulation, doubles.short_policy(canary_25={"bakeMinS": 60, "bakeMaxS": 200}))
+    conductor = to_canary(simulation, doubles.short_policy(canary_25={"bake": {"min": "60s", "max": "200s"}}))
     conductor._poll()
     simulation.sleep(1.0)
     seen = next(g for g in conductor._poll().gates if g.gate == "errors").n

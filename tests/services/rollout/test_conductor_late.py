@@ -22,7 +22,7 @@ def test_only_the_release_that_serves_can_be_challenged(simulation: Any) -> None
 def test_a_late_poll_starts_the_stage_again(simulation: Any, doubles: ModuleType) -> None:
     """Silent for longer than its grant: the weight was 0 for a while, so it is set again and the bake starts anew."""
     conductor = simulation.conductor(
-        simulation.begin(doubles.short_policy(canary_25={"bakeMinS": 60, "bakeMaxS": 200}))
+        simulation.begin(doubles.short_policy(canary_25={"bake": {"min": "60s", "max": "200s"}}))
     )
     conductor.run_stage()
     conductor._poll()

@@ -75,7 +75,7 @@ def test_mistakes_of_all_files_come_at_once() -> None:
     texts = {
         "contract.yaml": TEXTS["contract.yaml"].replace("apiVersion:", "apiVersio:", 1),
         "utility.yaml": TEXTS["utility.yaml"].replace("stakeholders:", "stakeholder:", 1),
-        "rollout.yaml": TEXTS["rollout.yaml"].replace("pollS:", "polS:", 1),
+        "rollout.yaml": TEXTS["rollout.yaml"].replace("poll:", "pol:", 1),
     }
     with pytest.raises(PolicyError) as caught:
         parse_policies(SERVICE, texts, place="p")
