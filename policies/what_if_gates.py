@@ -1,0 +1,156 @@
+"""One gate over many simulated runs: the three processes of `policies.gate_evidence`, a chunk of polls at a time.
+
+Tests and limits come from `gate_evidence.rollback_test`, `advance_test` and the policy's alpha, so a simulated gate
+cannot be another gate than the one that will judge. Source: gates.md semantics 2, 3. Must never import: anything
+that does I/O; it draws no random numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.gate_evidence import Test, advance_test, rollback_test
+from policies.rollout_policy import Gate
+from policies.statistics import BettingTest, BoundTest, ShareTest, TwoByTwoTest
+from policies.what_if_paths import (
+    BoundPath,
+    CountPath,
+    CountRuns,
+    FloatArray,
+    IntArray,
+    SharePath,
+    TwoByTwoPath,
+)
+from policies.what_if_payoffs import BettingPath, PollLibrary
+
+BoolArray = NDArray[np.bool_]
+Path = CountPath | BettingPath
+
+
+@dataclass(frozen=True, eq=False)
+class PayoffRuns:
+    """Utility of a chunk of polls: which of the library's polls each run drew (rows, polls), −1 where none has
+    matured, and the canary's matured units of each poll."""
+
+    library: PollLibrary
+    drawn: IntArray
+    canary_n: FloatArray
+
+
+PollRuns = CountRuns | PayoffRuns
+
+
+@dataclass(frozen=True, eq=False)
+class Looks:
+    """What one gate says after each poll of a chunk, all (rows, polls); n: canary units so far in the stage."""
+
+    gate: Gate
+    fails: BoolArray
+    passes: BoolArray
+    n: FloatArray
+
+
+def can_simulate(gate: Gate) -> bool:
+    """Whether the gate's tests have their counterpart here; one that has none is taken to pass, and that is said."""
+    return _path_class(rollback_test(gate, alpha=0.01, width=1.0)) is not None
+
+
+def _path_class(test: Test) -> Callable[[Test, int], Path] | None:
+    for kind, path in (
+        (BoundTest, BoundPath),
+        (ShareTest, SharePath),
+        (TwoByTwoTest, TwoByTwoPath),
+        (BettingTest, BettingPath),
+    ):
+        if type(test) is kind:
+            return path  # type: ignore[return-value]
+    return None
+
+
+class GateRuns:
+    """All that one gate knows in every run. planned_stages: the live stages that run it."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        *,
+        alpha: float,
+        alpha_advance: float,
+        planned_stages: int,
+        width: float,
+        runs: int,
+    ) -> None:
+        self.gate, self.runs, self.planned_stages = gate, runs, planned_stages
+        self._tests = (
+            rollback_test(gate, alpha=alpha, width=width),
+            advance_test(gate, alpha=alpha_advance, width=width),
+        )
+        self.rollback_limit, self.advance_limit = -math.log(alpha), -math.log(alpha_advance)
+        self.carried = self._path(self._tests[0])
+        self.finished = np.zeros(runs)  # Σ E of the stages that are over
+        self.left = 0
+        self._stage_log_e = np.zeros(runs)
+
+    def _path(self, test: Test) -> Path:
+        path = _path_class(test)
+        if path is None:
+            raise TypeError(f"no simulation of a {type(test).__name__}")
+        return path(test, self.runs)
+
+    def enter_stage(self, gate: Gate) -> None:
+        """Start the processes of a stage, which sees the gate as `gate`. In the first one the carried process and the
+        stage's own are one and the same."""
+        self.gate = gate
+        self.stage_rollback = self.carried if self.left == 0 else self._path(self._tests[0])
+        self.advance = self._path(self._tests[1])
+        self._n = np.zeros(self.runs)
+
+    def leave_stage(self) -> None:
+        """Freeze what the stage's own rollback process came to."""
+        self.finished += np.exp(self._stage_log_e)
+        self.left += 1
+
+    def look(self, rows: IntArray, polls: PollRuns) -> Looks:
+        """Take a chunk in for the runs `rows`, and judge after each of its polls."""
+        carried = _extend(self.carried, rows, self._against(polls))
+        stage = carried
+        if self.stage_rollback is not self.carried:
+            stage = _extend(self.stage_rollback, rows, self._against(polls))
+        advance = _extend(self.advance, rows, self._against(polls))
+        n = self._n[rows][:, None] + np.cumsum(polls.canary_n, axis=1)
+        self._ahead = rows, stage, n
+        with np.errstate(over="ignore"):
+            others = self.finished[rows][:, None] + (self.planned_stages - self.left - 1)
+            e_rollback = 0.5 * np.exp(carried) + 0.5 * (np.exp(stage) + others) / self.planned_stages
+        fails = e_rollback >= math.exp(self.rollback_limit)
+        passes = ~fails & (n > 0) & (n >= self.gate.min_samples) & (advance >= self.advance_limit)
+        return Looks(self.gate, fails, passes, n)
+
+    def _against(self, polls: PollRuns) -> PollRuns:
+        """The events that count against the release: where `min` bounds the good ones, the others."""
+        if isinstance(polls, CountRuns) and self.gate.min is not None:
+            return replace(polls, canary_events=polls.canary_n - polls.canary_events)
+        return polls
+
+    def settle(self, at: IntArray) -> None:
+        """Of the last chunk, keep each run's polls up to and with `at` (rows,)."""
+        rows, stage, n = self._ahead
+        pick = np.arange(len(at))
+        self._stage_log_e[rows], self._n[rows] = stage[pick, at], n[pick, at]
+        for path in {id(one): one for one in (self.carried, self.stage_rollback, self.advance)}.values():
+            path.settle(at)
+
+
+def _extend(path: Path, rows: IntArray, polls: PollRuns) -> FloatArray:
+    if isinstance(path, BettingPath):
+        if not isinstance(polls, PayoffRuns):
+            raise TypeError("betting needs payoffs")
+        return path.extend(rows, polls.library, polls.drawn)
+    if not isinstance(polls, CountRuns):
+        raise TypeError("this gate needs counts")
+    return path.extend(rows, polls)
