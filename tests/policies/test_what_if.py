@@ -1,5 +1,6 @@
 """Promises of the simulation: the same counts get the engine's own verdict at the same poll, and it is fast."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
@@ -286,3 +287,50 @@ def test_two_thousand_runs_of_540_polls_take_seconds() -> None:
     assert found.time_to(0.1) >= 5400
     assert told == sorted(told)
     assert told[-1] == 1.0
+
+
+def staged(*gates: Gate) -> RolloutPolicy:
+    """The staged run of gates.md: 5, 25 and 50 % of 200 requests a second, at most half an hour each."""
+    stages = [
+        stage(f"canary-{w}", "canary", gates, weight_pct=w, bake_max_s=1800.0) for w in (5.0, 25.0, 50.0)
+    ]
+    return policy(*stages, expected_requests_per_s=200.0)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "rolls_back", "promotes", "says"),
+    [
+        (1.0, (0.0, 0.01), (0.98, 1.0), "0.3 / 99.6 / 0.1"),
+        (1.2, (0.4, 0.6), (0.3, 0.5), "52 / 39 / 10"),
+        (1.5, (0.99, 1.0), (0.0, 0.005), "99.7 / 0 / 0.3"),
+        (2.0, (1.0, 1.0), (0.0, 0.0), "100 / 0 / 0, 2.8 min, 1,670 requests"),
+    ],
+)
+def test_staged_run(
+    ratio: float, rolls_back: tuple[float, float], promotes: tuple[float, float], says: str
+) -> None:
+    """Tolerance 1.0, niMargin 1.5, 1 % of errors: what gates.md found for the rates' ratio, at alpha .01 and .05."""
+    judged = staged(gate("errors", "canary_errors", compare_to="champion", tolerance=1.0, ni_margin=1.5))
+    effect = Effect(f"{ratio:g} times", {"canary_errors": Rates(0.01 * ratio, 0.01)})
+    found = simulate(judged, effect, Settings(runs=4000, seed=11))
+    shares = [found.share(outcome) for outcome in ("rolled_back", "promoted", "inconclusive")]
+    minutes, requests = (found.time_to(0.5) or 0.0) / 60, float(np.median(found.exposed))
+    print(f"{ratio:g}: {' / '.join(f'{100 * one:.1f}' for one in shares)} % after {minutes:.1f} min and")
+    print(f"     {requests:,.0f} canary requests (median); gates.md: {says}")
+    assert rolls_back[0] <= shares[0] <= rolls_back[1]
+    assert promotes[0] <= shares[1] <= promotes[1]
+    if ratio == 2.0:
+        assert minutes <= 3.1
+        assert requests <= 1900
+
+
+@pytest.mark.parametrize("stable", [0.01, 0.0])
+def test_a_canary_without_any_error_is_promoted(stable: float) -> None:
+    """Where the required gate is an absolute bound, no error at all is enough, even where stable has none either."""
+    drift = gate(
+        "drift", "canary_errors", compare_to="champion", tolerance=1.0, ni_margin=1.5, required=False
+    )
+    judged = staged(gate("errors", "canary_errors", max=0.02), drift)
+    found = simulate(judged, Effect("none", {"canary_errors": Rates(0.0, stable)}), Settings(runs=1000))
+    assert found.share("promoted") == 1.0
+    assert (found.time_to(0.9) or math.inf) <= 60.0
