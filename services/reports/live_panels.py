@@ -5,7 +5,8 @@ here are plain 95 % intervals of a mean at one look and say so. Must never impor
 
 A frame has one row per unit's first decision: `score` (float), `action` (text), `took_ms` (float), and
 where known `utility` (float, NaN while the outcome is not mature), `failed` (boolean), `group` (text),
-`at` (epoch s), `request_id` (text, joins shadow pairs).
+`at` (epoch s), `request_id` (text, joins shadow pairs), `agrees` (boolean: both releases would take the same
+action on the row; there where a gate compares utility on the other units only).
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ def live_panels(candidate: pd.DataFrame, stable: pd.DataFrame | None, *, unit: s
     utility = _running_utility(candidate, stable, unit=unit)
     if utility is not None:
         panels.append(utility)
+    if stable is not None and "agrees" in candidate and "agrees" in stable:
+        panels.extend(_where_they_differ(candidate, stable, unit=unit))
     panels.append(_latency(candidate, stable))
     if stable is not None and "request_id" in candidate and "request_id" in stable:
         panels.extend(_disagreement(candidate, stable))
@@ -117,6 +120,27 @@ def _running_utility(candidate: pd.DataFrame, stable: pd.DataFrame | None, *, un
     )
 
 
+def _where_they_differ(candidate: pd.DataFrame, stable: pd.DataFrame, *, unit: str) -> tuple[Table, ...]:
+    """The same mean difference from all units and from those on which the releases differ; none before outcomes."""
+    full, differing = (_mature(candidate), _mature(stable)), (_differing(candidate), _differing(stable))
+    if min(arm.size for arm in full) < 2:
+        return ()
+    rows, spreads = [], []
+    for name, (mine, theirs) in (("all units", full), ("where the releases differ", differing)):
+        spreads.append(float(mine.var(ddof=1) / mine.size + theirs.var(ddof=1) / theirs.size))
+        gap, half = mine.mean() - theirs.mean(), _Z95 * float(np.sqrt(spreads[-1]))
+        rows.append((name, f"{mine.size + theirs.size:,}", f"{gap:+.4f} ± {half:.4f}"))
+    share = 1 - float(np.concatenate([candidate["agrees"], stable["agrees"]]).mean())
+    saved = f"{spreads[0] / spreads[1]:.1f} times as many units" if spreads[1] > 0 else "many more units"
+    note = (
+        f"The releases would act differently on {share:.2%} of the decisions. On the others both arms get the same "
+        "action and earn the same on average, so the gate counts them as 0: the difference per unit stays what it is, "
+        f"and its noise goes. All payoffs together would need {saved} for the same precision."
+    )
+    header = ("candidate minus stable", "units", f"{unit} a decision, ± plain 95 %")
+    return (Table("Utility where the releases differ", header, tuple(rows), share, note),)
+
+
 def _latency(candidate: pd.DataFrame, stable: pd.DataFrame | None) -> Curve:
     lines, p99 = [], 0.0
     for name, frame, role in (("stable", stable, "stable"), ("candidate", candidate, "candidate")):
@@ -194,6 +218,13 @@ def _mature(frame: pd.DataFrame | None) -> NDArray[np.float64]:
         return np.empty(0)
     ordered = frame.sort_values("at") if "at" in frame else frame
     return _finite(ordered["utility"])
+
+
+def _differing(frame: pd.DataFrame) -> NDArray[np.float64]:
+    """Mature payoffs, 0 where both releases take the same action."""
+    return _mature(
+        frame.assign(utility=frame["utility"].where(~frame["agrees"] | frame["utility"].isna(), 0.0))
+    )
 
 
 def _finite(values: object) -> NDArray[np.float64]:

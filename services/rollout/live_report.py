@@ -21,6 +21,7 @@ from services.rollout.stage import StageContext, write_report
 from services.store.evidence import DecidedUnit
 from services.store.rollouts import RolloutRecord
 from services.store.stage_decisions import StageDecision, decisions_between
+from services.telemetry.disagreement import Disagreement, DisagreementError
 from services.telemetry.realised import price_each
 
 MOST_ROWS = 6_000
@@ -62,6 +63,12 @@ class LiveReports:
         mature_at = verdict.at - load_rollout(record.policy_text, f"{record.id}/rollout.yaml").maturity_s
         if not candidate:
             raise ReportError(f"the candidate decided nothing in stage {stage.name}")
+        frames = [arm_frame(arm, self._utility, mature_at=mature_at) for arm in (candidate, stable) if arm]
+        if any(gate.where == "disagreement" for gate in stage.gates):
+            releases = Disagreement(
+                context.home.releases, champion=record.champion, candidate=record.candidate
+            )
+            add_agreement(frames, (candidate, stable), releases)
         write_stage_report(
             context.home,
             service=context.service,
@@ -69,8 +76,8 @@ class LiveReports:
             stage=stage.name,
             verdict=verdict,
             kind=cast(Kind, stage.kind),
-            current=arm_frame(candidate, self._utility, mature_at=mature_at),
-            reference=arm_frame(stable, self._utility, mature_at=mature_at) if stable else None,
+            current=frames[0],
+            reference=frames[1] if stable else None,
             at=verdict.at,
             unit=self._utility.unit,
         )
@@ -117,10 +124,24 @@ def arm_frame(decided: Sequence[StageDecision], utility: UtilitySpec, *, mature_
 def _utilities(
     decided: Sequence[StageDecision], utility: UtilitySpec
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
-    units = [
-        DecidedUnit(d.decision_id, d.at, d.assigned, d.release, d.action, d.row, d.outcome) for d in decided
-    ]
     try:
-        return price_each(units, utility)
+        return price_each(_units(decided), utility)
     except UtilityError as error:
         raise ReportError(f"a decision cannot be priced: {error}") from error
+
+
+def add_agreement(
+    frames: Sequence[pd.DataFrame], arms: Sequence[Sequence[StageDecision]], releases: Disagreement
+) -> None:
+    """Say of each decision whether both releases would take the same action, where that can be recomputed."""
+    try:
+        for frame, arm in zip(frames, (arm for arm in arms if arm), strict=True):
+            frame["agrees"] = releases.compare(_units(arm)).agrees
+    except DisagreementError:
+        return  # the gate says so, and why; the report shows the full payoffs alone
+
+
+def _units(decided: Sequence[StageDecision]) -> list[DecidedUnit]:
+    return [
+        DecidedUnit(d.decision_id, d.at, d.assigned, d.release, d.action, d.row, d.outcome) for d in decided
+    ]

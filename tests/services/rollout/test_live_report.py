@@ -1,14 +1,21 @@
 """The frames behind a live stage's report."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
+from policies.operating_point import OperatingPoint
 from policies.rollout_policy import load_rollout
 from policies.utility import load_utility
-from services.rollout.live_report import arm_frame, split_arms
+from services.rollout.live_report import add_agreement, arm_frame, split_arms
+from services.serving.release import write_release
 from services.store.stage_decisions import StageDecision
+from services.telemetry.disagreement import Disagreement
 
 FOLDER = Path(__file__).resolve().parents[3] / "policies" / "telemarketing"
 UTILITY = load_utility((FOLDER / "utility.yaml").read_text(), "utility.yaml")
@@ -66,3 +73,28 @@ def test_arms_are_told_by_assignment_and_in_the_shadow_by_its_mark() -> None:
 def test_groups_are_those_of_the_constraint() -> None:
     """The bound belongs to the younger group, as in utility.yaml."""
     assert list(arm_frame([decision(1.0)], UTILITY, mature_at=0.0)["group"]) == ["age up to 30"]
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_agreement_is_said_of_each_decision_where_it_can_be_recomputed(
+    is_known: bool, parts: Any, policy_texts: Mapping[str, str], rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Whether both releases would act alike on the row; where a release is not there, the frames stay as they are."""
+    ids = [
+        write_release(
+            tmp_path,
+            service="telemarketing",
+            candidate=parts,
+            operating_point=OperatingPoint((0.0, shift)),
+            policies=policy_texts,
+            provenance={},
+            created_at=1.0,
+        ).id
+        for shift in (0.0, -1000.0)  # the second calls nobody
+    ]
+    releases = Disagreement(tmp_path, champion=ids[0] if is_known else None, candidate=ids[1])
+    sent = [{**row, "balance": balance} for row, balance in zip(rows, (3000, -50), strict=False)]
+    decided = [replace(decision(float(at)), row=json.dumps(row)) for at, row in enumerate(sent)]
+    frames = [arm_frame(decided, UTILITY, mature_at=0.0)]
+    add_agreement(frames, (decided, []), releases)
+    assert [list(frame["agrees"]) for frame in frames if "agrees" in frame] == ([[False, True]] * is_known)
