@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from flows.commands.output import JSON_OPTION, console, print_json
+from flows.commands.test_policy import run_tests
 
 
 def register(app: typer.Typer) -> None:
@@ -15,6 +16,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True, help="Policy files: the contract, the utility and the rollout."
     )
     policy.command("lint")(lint)
+    policy.command("test")(run_tests)
     app.add_typer(policy, name="policy")
 
 
