@@ -99,3 +99,9 @@ _ALL = (
     _value("customer_utility", "alignment", "the customer's utility per decision", "less"),
 )
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _ALL}
+
+
+def measured_beside(name: str) -> tuple[str, ...]:
+    """The metrics that the stages which measure `name` measure as well, itself among them."""
+    sources = set(METRICS[name].sources)
+    return tuple(metric.name for metric in METRICS.values() if sources & set(metric.sources))

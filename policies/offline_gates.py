@@ -1,16 +1,20 @@
 """Gates of the offline stages (contract, training, alignment): a measurement against an inclusive bound.
 
 A gate says which end it looks at: the estimate, or the lower or upper end of its 95 % interval; where that end
-was not measured there is no data, and no data never passes. A gate may apply to the first release only, or only
-to challengers. Must never import: anything that does I/O or reads a clock.
+was not measured there is no data, and no data never passes. Or its bound is a condition (`when`) over what its stage
+measured. A gate may apply to the first release only, or only to challengers; one on a dry run is judged and shown, and
+decides nothing. Must never import: anything that does I/O or reads a clock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from policies.condition import judge_condition
 from policies.evidence import Measured
+from policies.metrics import measured_beside
 from policies.rollout_policy import Gate, Stage
+from policies.stage_verdict import shown
 from policies.verdict import Decision, GateResult, GateStatus, ReasonCode, Verdict
 
 
@@ -25,15 +29,14 @@ def judge_measured(
         raise ValueError(f"'stage' must be offline: {stage.name!r} is {stage.kind}")
     other = "challenger" if first_release else "first"
     gates = [gate for gate in stage.gates if gate.applies_to != other]
-    pairs = [(gate, _result(gate, measured.get(gate.metric))) for gate in gates]
+    pairs = [(gate, _result(gate, measured)) for gate in gates]
     results = tuple(result for _, result in pairs)
     required = [(gate, result) for gate, result in pairs if gate.required]
 
     def verdict(decision: Decision, reason: ReasonCode, detail: str) -> Verdict:
         return Verdict(stage.name, decision, reason, detail, results, at)
 
-    bad = [(gate, result) for gate, result in pairs if _stands_against(gate, result)]
-    demands = [_demand(gate, result) for gate, result in bad]
+    demands = [_demand(gate, result) for gate, result in required if result.status is not GateStatus.PASS]
     for decision in (Decision.ROLLBACK, Decision.HOLD):
         for what, reason, detail in demands:
             if what is decision:
@@ -43,13 +46,6 @@ def judge_measured(
         return verdict(Decision.HOLD, ReasonCode.NO_DATA, "holds: no gate of this stage applies")
     detail = f"advances: {', '.join(gate.name for gate, _ in required)} passed"
     return verdict(Decision.ADVANCE, ReasonCode.GATES_PASSED, detail)
-
-
-def _stands_against(gate: Gate, result: GateResult) -> bool:
-    """A required gate must pass; one that is not required must at least not fail, as in the live stages."""
-    if gate.required:
-        return result.status is not GateStatus.PASS
-    return result.status in (GateStatus.FAIL, GateStatus.ERROR)
 
 
 def _demand(gate: Gate, result: GateResult) -> tuple[Decision, ReasonCode, str]:
@@ -63,7 +59,8 @@ def _demand(gate: Gate, result: GateResult) -> tuple[Decision, ReasonCode, str]:
     return Decision.HOLD, held, result.sentence()
 
 
-def _result(gate: Gate, measured: Measured | None) -> GateResult:
+def _result(gate: Gate, every: Mapping[str, Measured]) -> GateResult:
+    measured = every.get(gate.metric)
     observed: float | None = None
     interval: tuple[float, float] | None = None
     n = 0
@@ -76,7 +73,11 @@ def _result(gate: Gate, measured: Measured | None) -> GateResult:
         if measured.lower is not None and measured.upper is not None:
             interval = (measured.lower, measured.upper)
         observed = {"value": measured.value, "lower": measured.lower, "upper": measured.upper}[gate.estimate]
-        status, detail = _compare(gate, observed, n)
+        if gate.when is None:
+            status, detail = _compare(gate, observed, n)
+        else:
+            known = measured_beside(gate.metric)
+            status, detail = judge_condition(gate.when, every, known=known, min_samples=gate.min_samples)
     return GateResult(
         gate=gate.name,
         metric=gate.metric,
@@ -87,7 +88,7 @@ def _result(gate: Gate, measured: Measured | None) -> GateResult:
         window="offline",
         log_e=None,
         log_limit=None,
-        detail=detail,
+        detail=shown(gate, detail),
         interval=interval,
         required=gate.required,
     )

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from policies.condition import condition_mistakes
 from policies.gate_mistakes import gate_mistakes
-from policies.metrics import METRICS
-from policies.rollout_file import RolloutFile
+from policies.metrics import METRICS, measured_beside
+from policies.rollout_file import GateFile, RolloutFile
 from policies.stage_gates import is_measured_in, weight_pct
 from policies.stage_mistakes import stage_mistakes
 from policies.yaml_source import Document, Issue, Path
@@ -27,6 +28,7 @@ def mistakes_in(file: RolloutFile, document: Document) -> list[Issue]:
             found.append(("name", f"gate '{gate.name}' is there already"))
         if gate.metric in METRICS and not found:
             found += _placement_mistakes(file, index)
+            issues += _condition_mistakes(gate, ("gates", index, "when"), document)
         issues += [document.issue(("gates", index, *key.split(".")), message) for key, message in found]
     found_elsewhere: tuple[tuple[Path, str], ...] = (*stage_mistakes(file), *_budget_mistakes(file))
     return issues + [document.issue(path, message) for path, message in found_elsewhere]
@@ -51,6 +53,15 @@ def _placement_mistakes(file: RolloutFile, index: int) -> Iterator[tuple[str, st
         )
     if gate.window is not None and gate.window < file.poll:
         yield "window", f"must be >= poll ({file.poll:g}s): {gate.window:g}s"
+
+
+def _condition_mistakes(gate: GateFile, path: Path, document: Document) -> Iterator[Issue]:
+    """What is wrong with the gate's `when`, each at its place in the expression."""
+    if gate.when is None:
+        return
+    known = measured_beside(gate.metric)
+    for mistake in condition_mistakes(gate.when, metric=gate.metric, known=known):
+        yield document.issue_within(path, mistake.line, mistake.column, message=mistake.message)
 
 
 def _budget_mistakes(file: RolloutFile) -> Iterator[tuple[Path, str]]:

@@ -3,14 +3,15 @@
 1 an alarm rolls back; 2 a failed gate rolls back (or holds, if its onFail says so); 3 unusable evidence holds or
 rolls back; 4 it advances only if every required gate passes, nothing is missing, the sample ratio is clean and the
 least bake time is over; 5 otherwise it holds, and after the longest bake time `onInconclusive` speaks. Missing
-evidence never counts as inconclusive: it holds, unless its gate's onMissing is `rollback`.
+evidence never counts as inconclusive: it holds, unless its gate's onMissing is `rollback`. A gate on a dry run is
+shown with its result and has no part in any of this.
 Source: gates.md semantics 1, 5, 10. Must never import: anything that does I/O or reads a clock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from policies.evidence import Alarm
 from policies.rollout_policy import Gate, Stage
@@ -50,7 +51,10 @@ def decide(
     clock: Clock,
 ) -> Verdict:
     """The verdict on one live stage. ratio: the sample-ratio check, in canary stages."""
-    results = tuple(one.result for one in judged) + (() if ratio is None else (ratio,))
+    results = tuple(replace(one.result, detail=shown(one.gate, one.result.detail)) for one in judged) + (
+        () if ratio is None else (ratio,)
+    )
+    judged = [one for one in judged if not one.gate.dry_run]
 
     def verdict(decision: Decision, reason: ReasonCode, detail: str, wait_s: float | None = None) -> Verdict:
         return Verdict(stage.name, decision, reason, detail, results, clock.at, wait_s)
@@ -70,6 +74,11 @@ def decide(
         reason = ReasonCode.GATES_PASSED if required else ReasonCode.BAKED
         return verdict(Decision.ADVANCE, reason, _passed(stage, required, clock), 0.0)
     return verdict(*_hold(stage, open_, ratio=ratio if ratio_bad else None, clock=clock))
+
+
+def shown(gate: Gate, detail: str) -> str:
+    """What a gate's result says in words, marked where the gate is on a dry run."""
+    return f"(dry run) {detail}" if gate.dry_run else detail
 
 
 def _failed_or_unusable(judged: Sequence[Judged]) -> tuple[Decision, ReasonCode, str] | None:

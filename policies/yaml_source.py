@@ -76,6 +76,7 @@ class Document:
     data: Any
     _keys: Mapping[Path, tuple[int, int]] = field(repr=False)
     _values: Mapping[Path, tuple[int, int]] = field(repr=False)
+    _quoted: frozenset[Path] = field(default=frozenset(), repr=False)
 
     def position(self, path: Path, *, of_key: bool = False) -> tuple[int, int]:
         """(line, column), from 1, of the value at `path`, or of its key; of the nearest parent if absent."""
@@ -84,6 +85,19 @@ class Document:
                 return self._keys.get(path, self._values[path]) if of_key else self._values[path]
             path, of_key = path[:-1], True
         return self._values[()]
+
+    def issue_within(self, path: Path, line: int, column: int, *, message: str) -> Issue:
+        """An Issue inside the text at `path`, at a line and column of that text, both from 1.
+
+        Exact where it stands on one line; in a block of several lines the message says the place.
+        """
+        at, start = self.position(path)
+        value = self.data
+        for part in path:
+            value = value[part]
+        if "\n" in str(value).strip():
+            return self.issue(path, f"{message} (its line {line}, column {column})")
+        return Issue(self.source, at, start + column - 1 + (path in self._quoted), path_text(path), message)
 
     def issue(self, path: Path, message: str, *, of_key: bool = False) -> Issue:
         """An Issue at the value of `path`, at its key, or, if absent, at the key of what should hold it."""
@@ -132,6 +146,7 @@ class _Reader:
         self._text, self._source = text, source
         self._keys: dict[Path, tuple[int, int]] = {}
         self._values: dict[Path, tuple[int, int]] = {(): (1, 1)}
+        self._quoted: set[Path] = set()
         self._issues: list[Issue] = []
 
     def read(self) -> Document:
@@ -149,7 +164,7 @@ class _Reader:
             raise PolicyError((self._issue(where, (), f"is not YAML: {reason}"),)) from error
         if self._issues:
             raise PolicyError(tuple(self._issues))
-        return Document(self._source, data, self._keys, self._values)
+        return Document(self._source, data, self._keys, self._values, frozenset(self._quoted))
 
     def _document(self, stream: Iterator[Any]) -> Any:
         data: Any = None
@@ -215,6 +230,8 @@ class _Reader:
 
     def _scalar(self, event: Any, path: Path) -> Any:
         text: str = event.value
+        if event.style in ("'", '"'):
+            self._quoted.add(path)
         if _is_text(event):
             return text
         if text in _NULLS:
