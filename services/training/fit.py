@@ -17,14 +17,18 @@ from torch import Tensor
 from services.training.candidate import Epoch
 from services.training.errors import TrainingError
 from services.training.forward import Architecture
-from services.training.losses import Loss, loss_named, mean_loss
+from services.training.losses import Loss, Objective
 from services.training.network import Network
 from services.training.preprocessing import Encoded
+
+_Rows = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to fit. Early stopping: after `patience` epochs without a better validation loss."""
+    """How to fit. Early stopping: after `patience` epochs without a better validation loss; an annealed loss hardens
+    over the first half of `most_epochs`, and is not stopped before.
+    """
 
     hidden: tuple[int, ...] = (64, 32)
     batch_rows: int = 512
@@ -51,11 +55,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Encoded rows with their outcome indices (n,) and the spec's payoffs (n, A, O)."""
+    """Encoded rows with their outcome indices (n,), the spec's payoffs (n, A, O), and how much each row counts (n,)."""
 
     encoded: Encoded
     outcomes: NDArray[np.int64]
     payoffs: NDArray[np.float64]
+    weights: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,13 +77,14 @@ def fit(
     validation: Labelled,
     *,
     architecture: Architecture,
-    loss_name: str,
+    objective: Objective,
     settings: Settings,
     seed: int,
     on_progress: Callable[[Progress], None],
 ) -> Fitted:
     """Fit a network of `architecture`. Raises TrainingError if a loss is not finite."""
-    loss = loss_named(loss_name)
+    annealing = settings.most_epochs // 2 if objective.is_annealed else 0
+    judged_by = objective.at(1.0)
     history: list[Epoch] = []
     best_loss, best_epoch, best_weights = float("inf"), 0, {}
     with _one_thread_seeded(seed):
@@ -88,20 +94,29 @@ def fit(
         )
         rows, held_out = _tensors(training), _tensors(validation)
         for epoch in range(1, settings.most_epochs + 1):
+            loss = objective.at(min(1.0, epoch / annealing) if annealing else 1.0)
             training_loss = _one_epoch(network, optimiser, loss, rows, batch_rows=settings.batch_rows)
             network.eval()
             with torch.no_grad():
                 logits = network(held_out[0], held_out[1])
-            validation_loss = mean_loss(loss, logits, held_out[2], held_out[3])
+                validation_loss = float((held_out[4] * judged_by(logits, held_out[2], held_out[3])).mean())
             if not (np.isfinite(training_loss) and np.isfinite(validation_loss)):
-                raise TrainingError(f"'{loss_name}' must stay finite: epoch {epoch}, {validation_loss}")
+                raise TrainingError(f"'{objective.name}' must stay finite: epoch {epoch}, {validation_loss}")
             history.append(Epoch(epoch, training_loss, validation_loss))
             if validation_loss < best_loss:
                 best_loss, best_epoch, best_weights = validation_loss, epoch, network.export()
-            done = epoch == settings.most_epochs or epoch - best_epoch >= settings.patience
+            done = epoch == settings.most_epochs or (
+                epoch - best_epoch >= settings.patience and epoch >= annealing + settings.patience
+            )
             on_progress(
                 Progress(
-                    loss_name, epoch, settings.most_epochs, training_loss, validation_loss, best_epoch, done
+                    loss_name=objective.name,
+                    epoch=epoch,
+                    most_epochs=settings.most_epochs,
+                    training_loss=training_loss,
+                    validation_loss=validation_loss,
+                    best_epoch=best_epoch,
+                    done=done,
                 )
             )
             if done:
@@ -113,7 +128,7 @@ def _one_epoch(
     network: Network,
     optimiser: torch.optim.Optimizer,
     loss: Loss,
-    rows: tuple[Tensor, Tensor, Tensor, Tensor],
+    rows: _Rows,
     *,
     batch_rows: int,
 ) -> float:
@@ -122,21 +137,24 @@ def _one_epoch(
     total = 0.0
     order = torch.randperm(len(rows[2]))
     for batch in torch.split(order, batch_rows):
-        numeric, categories, outcomes, payoffs = (part[batch] for part in rows)
+        numeric, categories, outcomes, payoffs, weights = (part[batch] for part in rows)
         optimiser.zero_grad(set_to_none=True)
-        value = loss(network(numeric, categories), outcomes, payoffs).mean()
+        value = (weights * loss(network(numeric, categories), outcomes, payoffs)).mean()
         value.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         total += float(value.detach()) * len(batch)
     return total / len(order)
 
 
-def _tensors(rows: Labelled) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _tensors(rows: Labelled) -> _Rows:
+    """Numbers, categories, outcomes, payoffs, and weights scaled to a mean of 1."""
+    weights = np.ones(len(rows.outcomes)) if rows.weights is None else rows.weights / rows.weights.mean()
     return (
         torch.from_numpy(rows.encoded.numeric),
         torch.from_numpy(rows.encoded.categories),
         torch.from_numpy(rows.outcomes),
         torch.from_numpy(rows.payoffs.astype(np.float32)),
+        torch.from_numpy(weights.astype(np.float32)),
     )
 
 

@@ -20,6 +20,7 @@ from services.training.calibration import Calibration, calibration_error
 from services.training.candidate import TrainedCandidate
 from services.training.fit import Fitted, Labelled, Progress, Settings, fit
 from services.training.forward import Architecture, forward
+from services.training.losses import loss_named
 from services.training.network import architecture_for
 from services.training.preprocessing import Columns, FeatureContract, Preprocessing
 from services.training.time_slices import labelled_rows, outcome_indices
@@ -99,7 +100,7 @@ def train(
             parts["train"].rows,
             parts["validation"].rows,
             architecture=architecture,
-            loss_name=loss_name,
+            objective=loss_named(loss_name),
             settings=settings,
             seed=seed,
             on_progress=on_progress,

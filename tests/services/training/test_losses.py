@@ -34,15 +34,19 @@ def test_three_actions_take_their_widest_pair() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
-def test_every_loss_gives_one_value_per_row_and_a_gradient(name: str, toy_utility: UtilitySpec) -> None:
-    """A loss has shape (n,), is never negative, and moves the logits."""
+@pytest.mark.parametrize("progress", [0.0, 1.0])
+def test_every_loss_gives_one_value_per_row_and_a_gradient(
+    name: str, progress: float, toy_utility: UtilitySpec
+) -> None:
+    """A loss has shape (n,) at every moment of the fit, moves the logits, and is finite where nothing is at stake."""
     logits = torch.zeros((4, 2), requires_grad=True)
     payoffs = torch.from_numpy(toy_utility.payoffs({"size": SIZES})).float()
-    value = loss_named(name)(logits, torch.tensor([0, 1, 0, 1]), payoffs)
+    value = loss_named(name).at(progress)(logits, torch.tensor([0, 1, 0, 1]), payoffs)
     assert value.shape == (4,)
-    assert (value >= 0).all()
+    assert torch.isfinite(value).all()
     value.mean().backward()
     assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
     assert logits.grad.abs().sum() > 0
 
 
