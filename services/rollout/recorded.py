@@ -1,0 +1,51 @@
+"""A rollout as it stands on record: its frozen policy, its utility spec, and every poll that judged it.
+
+Must never import Prefect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from policies.evidence import PollEvidence
+from policies.history import LoggedPoll
+from policies.rollout_policy import RolloutPolicy, load_rollout
+from policies.utility import UtilitySpec, load_utility
+from policies.verdict import Decision, ReasonCode
+from services.store import poll_evidence, rollouts
+from services.store.database import Database
+from services.store.poll_evidence import JudgedPoll
+from services.store.rollouts import RolloutRecord
+
+
+@dataclass(frozen=True, eq=False)
+class RecordedRollout:
+    """A rollout's record with its rules read, and its polls in order."""
+
+    record: RolloutRecord
+    policy: RolloutPolicy
+    utility: UtilitySpec
+    polls: tuple[LoggedPoll, ...]
+
+
+def recorded_rollout(db: Database, rollout_id: str) -> RecordedRollout:
+    """Read it. Raises UnknownRollout, and PolicyError where this version no longer reads the frozen policy."""
+    record = rollouts.load(db, rollout_id)
+    return RecordedRollout(
+        record,
+        load_rollout(record.policy_text, f"{record.id}/rollout.yaml"),
+        load_utility(record.utility_text, f"{record.id}/utility.yaml"),
+        tuple(_logged(poll) for poll in poll_evidence.of_rollout(db, rollout_id)),
+    )
+
+
+def _logged(poll: JudgedPoll) -> LoggedPoll:
+    return LoggedPoll(
+        stage=poll.stage,
+        entered_at=poll.entered_at,
+        evidence=PollEvidence.from_json(poll.evidence),
+        extended=poll.extended,
+        held=poll.held,
+        decision=Decision(poll.decision),
+        reason=ReasonCode(poll.reason),
+    )
