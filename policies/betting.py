@@ -67,6 +67,13 @@ class BettingTest:
         mean, second = self.total / self.n, self.squares / self.n
         return 0.5 * mean * mean / second if mean > 0 else 0.0
 
+    def log_e_at(self, factor: float) -> float:
+        """About the evidence if there were `factor` times as much of what was seen."""
+        return self.log_e + (factor - 1) * self.n * self.growth_per_difference()
+
+    def begin_stage(self) -> None:
+        """A difference is one at every weight: nothing to close."""
+
     def to_json(self) -> dict[str, object]:
         """The sums and log E; floats survive JSON exactly."""
         return {"n": self.n, "total": self.total, "squares": self.squares, "log_e": self.log_e}

@@ -1,8 +1,8 @@
 """One live gate's evidence over a whole rollout: its e-processes, what each stage has shown, what is missing.
 
-Metric kind and `compareTo` choose the tests. Every gate runs three processes: rollback carried over all stages,
-rollback restarted at each stage, advance restarted at each stage. All are stored; a restart changes nothing.
-Source: gates.md, "Which test for which gate" and semantics 2, 3, 8. Must never import: anything that does I/O.
+Every gate runs three processes: rollback carried over all stages, rollback restarted at each stage, advance restarted
+at each stage. All are stored, with what waits for a window to close; a restart changes nothing.
+Source: gates.md semantics 2, 3, 6, 8, 11. Must never import: anything that does I/O.
 """
 
 from __future__ import annotations
@@ -11,79 +11,41 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from policies.evidence import Block, CountBlock, FloatArray, GapBlock, UtilityBlock
-from policies.metrics import METRICS, MetricKind
-from policies.rollout_policy import Gate
-from policies.statistics import (
-    BETTER,
-    WORSE,
-    BettingTest,
-    BoundTest,
-    GapTest,
-    Pairing,
-    PayoffOutOfRange,
-    ShareTest,
-    TwoByTwoTest,
-    check_payoffs,
-    interval_of_mean,
-    interval_of_rate,
-    rollback_log_e,
+from policies.betting import BettingTest, Pairing, PayoffOutOfRange, check_payoffs
+from policies.contrasts import MIN_EVENTS, MIN_PER_ARM, RatioContrast
+from policies.disagreement import Savings
+from policies.dispersion import Dispersion
+from policies.evidence import Block, CountBlock, GapArmsBlock, GapBlock, RatioBlock, UtilityBlock
+from policies.evidence_blocks import stored_list, stored_mapping
+from policies.gate_tests import (
+    Fed,
+    GateError,
+    Process,
+    Test,
+    advance_test,
+    feed,
+    growth_factor,
+    guarded,
+    kind_of,
+    margin_of,
+    rollback_test,
 )
+from policies.mixture import EffectTest, interval_of_mean
+from policies.proportions import interval_of_rate, interval_of_ratio
+from policies.rollout_policy import Gate
+from policies.statistics import rollback_log_e
+from policies.windows import Window
 
-Test = BoundTest | ShareTest | TwoByTwoTest | GapTest | BettingTest
-PLANNED_DIFFERENCES = 200
+__all__ = ["GateError", "GateEvidence", "Tally", "Test", "advance_test", "kind_of", "rollback_test"]
+
 INTERVAL_ALPHA = 0.05
-
-
-class GateError(ValueError):
-    """Gates asked for what cannot be: a block of the wrong kind, a stage out of order, a foreign stored form."""
-
-
-def kind_of(gate: Gate) -> MetricKind:
-    """The kind of the gate's metric."""
-    return METRICS[gate.metric].kind
-
-
-def advance_test(gate: Gate, *, alpha: float, width: float) -> Test:
-    """The test whose rejection lets the gate pass. width: high − low of the utility spec's range."""
-    kind = kind_of(gate)
-    if gate.compare_to == "bound":
-        if kind == "gap":
-            return GapTest(_bound(gate), "within", alpha)
-        return BoundTest(_bound(gate), "below")
-    if kind == "utility":
-        return BettingTest(-_margin(gate), "above", width, planned=0.0, planned_n=PLANNED_DIFFERENCES)
-    return ShareTest(_margin(gate), tuple(ratio * _margin(gate) for ratio in BETTER))
-
-
-def rollback_test(gate: Gate, *, alpha: float, width: float) -> Test:
-    """The test whose rejection rolls back."""
-    kind = kind_of(gate)
-    if gate.compare_to == "bound":
-        if kind == "gap":
-            return GapTest(_bound(gate), "beyond", alpha)
-        return BoundTest(_bound(gate), "above")
-    tolerance = gate.tolerance or 0.0
-    if kind == "utility":
-        return BettingTest(-tolerance, "below", width, planned=-_margin(gate), planned_n=PLANNED_DIFFERENCES)
-    if tolerance == 1:
-        return TwoByTwoTest()
-    return ShareTest(tolerance, tuple(ratio * tolerance for ratio in WORSE))
-
-
-def _bound(gate: Gate) -> float:
-    """The bound on the events that count against the release (`min` bounds the others)."""
-    if gate.max is not None:
-        return gate.max
-    if gate.min is not None:
-        return 1 - gate.min
-    raise GateError(f"gate {gate.name!r} has no bound")
-
-
-def _margin(gate: Gate) -> float:
-    if gate.ni_margin is None:
-        raise GateError(f"gate {gate.name!r} has no niMargin")
-    return gate.ni_margin
+_MIN_DIFFERENCES = 30
+_TAKES: Mapping[str, tuple[type, ...]] = {
+    "proportion": (CountBlock,),
+    "utility": (UtilityBlock,),
+    "ratio": (RatioBlock,),
+    "gap": (GapBlock, GapArmsBlock),
+}
 
 
 @dataclass
@@ -115,101 +77,111 @@ class GateEvidence:
 
     def __post_init__(self) -> None:
         """Nothing seen yet."""
-        self.carried = self._rollback_test()
+        self.dispersion = Dispersion()
+        self.carried = self._rollback_process()
         self.finished: list[float] = []
-        self.stage_rollback: Test | None = None
-        self.advance: Test | None = None
-        self.pairing: Pairing | None = None
+        self.stage_rollback: Process | None = None
+        self.advance: Process | None = None
+        self._start_stage(None)
+
+    def _start_stage(self, weight_pct: float | None) -> None:
+        self.pairing = Pairing(weight_pct) if kind_of(self.gate) == "utility" and weight_pct else None
+        self.window, self.savings = Window(self.gate.window_s), Savings()
         self.tally = Tally()
         self.error: str | None = None
 
     @property
+    def compared_range(self) -> tuple[float, float]:
+        """Where what is compared lies: the payoffs' range, with 0 where payoffs are masked or of units not acted on."""
+        low, high = self.payoff_range
+        if self.gate.where == "all" and kind_of(self.gate) == "utility":
+            return low, high
+        return min(low, 0.0), max(high, 0.0)
+
+    @property
     def width(self) -> float:
         """Differences of payoffs lie in [−width, width]."""
-        return self.payoff_range[1] - self.payoff_range[0]
+        return self.compared_range[1] - self.compared_range[0]
 
-    def _rollback_test(self) -> Test:
-        return rollback_test(self.gate, alpha=self.alpha, width=self.width)
+    def _rollback_process(self) -> Process:
+        test = rollback_test(self.gate, alpha=self.alpha, width=self.width)
+        return guarded(test, alpha=self.alpha, dispersion=self.dispersion)
 
     def leave_stage(self) -> None:
-        """Freeze what the stage's own rollback process came to."""
+        """Freeze what the stage's own rollback process came to; what waits for its window is dropped."""
         if self.stage_rollback is not None:
             self.finished.append(self.stage_rollback.log_e)
-            self.stage_rollback = self.advance = self.pairing = None
+            self.stage_rollback = self.advance = None
+            self.carried.begin_stage()
+            self.dispersion.begin_stage()
+            self._start_stage(None)
 
     def enter_stage(self, weight_pct: float | None) -> None:
         """Start the stage's own processes afresh; the carried one goes on."""
-        self.stage_rollback = self._rollback_test()
-        self.advance = advance_test(self.gate, alpha=self.alpha_advance, width=self.width)
-        self.pairing = Pairing(weight_pct) if kind_of(self.gate) == "utility" and weight_pct else None
-        self.tally, self.error = Tally(), None
+        self.stage_rollback = self._rollback_process()
+        test = advance_test(self.gate, alpha=self.alpha_advance, width=self.width)
+        self.advance = guarded(test, alpha=self.alpha_advance, dispersion=self.dispersion)
+        self._start_stage(weight_pct)
 
-    def observe(self, block: Block) -> None:
-        """Add one poll's block to all three processes. Raises GateError for a block of the wrong kind.
+    def observe(self, block: Block, *, at: float = 0.0) -> None:
+        """Take one poll's block, taken at epoch seconds `at`; it is judged when the gate's window is over.
 
         Payoffs that are not finite or out of range make the gate `error` for the rest of the stage: what was
-        lost cannot be known to be harmless.
+        lost cannot be known to be harmless. Raises GateError for a block of the wrong kind.
         """
         if self.stage_rollback is None or self.advance is None:
             raise GateError(f"gate {self.gate.name!r} is not in a stage")
-        tests = (self.carried, self.stage_rollback, self.advance)
-        if isinstance(block, UtilityBlock) and self.pairing is not None:
-            try:
-                check_payoffs(block.canary, *self.payoff_range)
-                check_payoffs(block.stable, *self.payoff_range)
-            except PayoffOutOfRange as error:
-                self.error = str(error)
-                return
-            self._observe_differences(tests, self.pairing.pair(block.canary, block.stable))
-            self.tally.add(len(block.canary), 0, stable_n=len(block.stable), stable_events=0)
-        elif isinstance(block, GapBlock) and kind_of(self.gate) == "gap":
-            for test in tests:
-                if isinstance(test, GapTest):
-                    test.update(
-                        block.group_a_events,
-                        block.group_a_n,
-                        b_events=block.group_b_events,
-                        b_n=block.group_b_n,
-                    )
-            events = block.group_a_events + block.group_b_events
-            self.tally.add(block.group_a_n + block.group_b_n, events, stable_n=0, stable_events=0)
-        elif isinstance(block, CountBlock) and kind_of(self.gate) == "proportion":
-            self._observe_counts(tests, block)
-        else:
+        if not isinstance(block, _TAKES[kind_of(self.gate)]):
             raise GateError(
                 f"gate {self.gate.name!r} on {self.gate.metric!r} cannot take a {type(block).__name__}"
             )
+        whole = self.window.add(block, at)
+        if whole is None:
+            return
+        try:
+            seen = self._count(whole)
+        except PayoffOutOfRange as error:
+            self.error = str(error)
+            return
+        for process in (self.carried, self.stage_rollback, self.advance):
+            feed(process, seen)
 
-    def _observe_differences(self, tests: tuple[Test, ...], differences: FloatArray) -> None:
-        for test in tests:
-            if isinstance(test, BettingTest):
-                test.update(differences)
-
-    def _observe_counts(self, tests: tuple[Test, ...], block: CountBlock) -> None:
-        canary_events = block.canary_events
-        if self.gate.min is not None:  # the events that count against the release are the others
-            canary_events = block.canary_n - block.canary_events
-        both = block.canary_n + block.stable_n
-        for test in tests:
-            if isinstance(test, BoundTest):
-                test.update(canary_events, block.canary_n)
-            elif isinstance(test, ShareTest):
-                test.update(
-                    block.canary_events, block.stable_events, w=block.canary_n / both if both else 0.0
-                )
-            elif isinstance(test, TwoByTwoTest):
-                test.update(
-                    block.canary_events,
-                    block.canary_n,
-                    stable_events=block.stable_events,
-                    stable_n=block.stable_n,
-                )
-        self.tally.add(
+    def _count(self, block: Block) -> Fed:
+        """Add the block to the tally; what the processes take from it. Raises PayoffOutOfRange, GateError."""
+        tally = self.tally
+        if isinstance(block, UtilityBlock) and self.pairing is not None:
+            arms = block if self.gate.where == "disagreement" or block.plain is None else block.plain
+            check_payoffs(arms.canary, *self.compared_range)
+            check_payoffs(arms.stable, *self.compared_range)
+            if self.gate.where == "disagreement":
+                self.savings.update(block)
+            tally.add(len(arms.canary), 0, stable_n=len(arms.stable), stable_events=0)
+            return self.pairing.pair(arms.canary, arms.stable)
+        if isinstance(block, RatioBlock):
+            for arm in (block.canary, block.stable):
+                check_payoffs(arm[:, 0], *self.compared_range)
+                check_payoffs(arm[:, 1], 0.0, math.inf)
+            tally.add(len(block.canary), 0, stable_n=len(block.stable), stable_events=0)
+            return block
+        if isinstance(block, (GapBlock, GapArmsBlock)):
+            gap = block.canary if isinstance(block, GapArmsBlock) else block
+            events = gap.group_a_events + gap.group_b_events
+            tally.add(gap.group_a_n + gap.group_b_n, events, stable_n=0, stable_events=0)
+            return block
+        if not isinstance(block, CountBlock):
+            raise GateError(f"gate {self.gate.name!r} cannot take a {type(block).__name__} in this stage")
+        self.dispersion.update(block.stable_events, block.stable_n)
+        tally.add(
             block.canary_n,
             block.canary_events,
             stable_n=block.stable_n,
             stable_events=block.stable_events,
         )
+        if self.gate.min is None:
+            return block
+        # the events that count against the release are the others
+        others = block.canary_n - block.canary_events
+        return CountBlock(others, block.canary_n, block.stable_events, block.stable_n)
 
     @property
     def rollback_log_e(self) -> float:
@@ -237,26 +209,19 @@ class GateEvidence:
     def observed(self) -> tuple[float | None, tuple[float, float] | None]:
         """The estimate in the metric's unit, and its confidence sequence (95 %), where there are any.
 
-        Rates and gaps against a bound: the rate, the absolute gap. Against the champion: the mean difference of
-        payoffs, or the ratio of rates.
+        Against a bound: the rate, or the absolute gap. Against the champion: the ratio of rates, the difference of
+        rates, ratios or mean payoffs; where a shift either way counts, and for gaps, its absolute value.
         """
         tally, test = self.tally, self.advance
-        if isinstance(test, GapTest):
-            if test.gap is None:
+        if isinstance(test, EffectTest):
+            effect, ends = test.effect, test.interval(INTERVAL_ALPHA)
+            if effect is None or ends is None:
                 return None, None
-            ends = test.interval(INTERVAL_ALPHA)
-            if ends is not None:
-                ends = (max(0.0, ends[0], -ends[1]), max(abs(ends[0]), abs(ends[1])))
-            return abs(test.gap), ends
+            if test.side != "within":
+                return effect[0], ends
+            return abs(effect[0]), (max(0.0, ends[0], -ends[1]), max(abs(ends[0]), abs(ends[1])))
         if isinstance(test, BettingTest):
-            if test.n == 0:
-                return None, None
-            mean = test.total / test.n
-            variance = max(test.squares / test.n - mean**2, 0.0) / test.n
-            v_opt = 9 / _margin(self.gate) ** 2
-            observed = mean + test.null
-            ends = interval_of_mean(observed, variance, v_opt=v_opt, alpha=INTERVAL_ALPHA)
-            return observed, ends if test.n >= 30 else None
+            return self._mean_difference(test)
         if tally.canary_n == 0:
             return None, None
         rate = tally.canary_events / tally.canary_n
@@ -264,29 +229,60 @@ class GateEvidence:
             return rate, interval_of_rate(tally.canary_events, tally.canary_n, alpha=INTERVAL_ALPHA)
         if tally.stable_events == 0:
             return None, None
-        return rate / (tally.stable_events / tally.stable_n), None
+        ends = interval_of_ratio(
+            tally.canary_events,
+            tally.canary_n,
+            stable_events=tally.stable_events,
+            stable_n=tally.stable_n,
+            alpha=INTERVAL_ALPHA,
+        )
+        return rate / (tally.stable_events / tally.stable_n), ends
+
+    def _mean_difference(self, test: BettingTest) -> tuple[float | None, tuple[float, float] | None]:
+        if test.n == 0:
+            return None, None
+        mean = test.total / test.n
+        variance = max(test.squares / test.n - mean**2, 0.0) / test.n
+        v_opt = 9 / margin_of(self.gate) ** 2
+        ends = interval_of_mean(mean + test.null, variance, v_opt=v_opt, alpha=INTERVAL_ALPHA)
+        return mean + test.null, ends if test.n >= _MIN_DIFFERENCES else None
 
     @property
     def is_silent(self) -> bool:
-        """Whether the test of a gap says nothing yet, because a group has too few units or actions."""
-        return kind_of(self.gate) == "gap" and self.advance_log_e == 0.0 and self.rollback_log_e <= 0.0
+        """Whether a test that needs a normal approximation has too little for it."""
+        return isinstance(self.advance, EffectTest) and self.advance.is_silent
+
+    def least(self) -> str:
+        """What a silent test needs first, in words."""
+        if kind_of(self.gate) == "gap":
+            return f"{MIN_PER_ARM} units and {MIN_EVENTS} actions in each group"
+        if kind_of(self.gate) == "ratio":
+            return f"{MIN_PER_ARM} units and {RatioContrast.MIN_DENOMINATORS} acted on in each arm"
+        return f"{MIN_PER_ARM} trials and {MIN_EVENTS} events in each arm"
+
+    def notes(self) -> list[str]:
+        """What else is to be said: bursts, units saved, a window that is still open."""
+        notes = []
+        if self.dispersion.is_bursty:
+            notes.append(
+                f"stable's events come in bursts ({self.dispersion.index or 1:.1f} times chance): "
+                "it must show in the polls too"
+            )
+        saved = None if self.pairing is None else self.savings.share(self.pairing.group_sizes)
+        if saved is not None:
+            notes.append(f"comparing only where they differ saves {100 * saved:.0f} % of the units")
+        if self.window.waiting is not None:
+            notes.append(f"its window of {self.window.length_s:g} s is not over")
+        return notes
 
     def more_wanted(self) -> int | None:
         """About how many more canary units or requests until it passes, if things stay as they look; or None."""
-        missing = self.advance_limit - self.advance_log_e
-        short = self.gate.min_samples - self.tally.canary_n
-        if missing <= 0:
-            return max(short, 0)
-        growth = 0.0
-        if isinstance(self.advance, BoundTest):
-            growth = self.advance.growth_per_trial()
-        elif isinstance(self.advance, BettingTest) and self.pairing is not None:
-            growth = self.advance.growth_per_difference() / self.pairing.group_sizes[0]
-        elif self.tally.canary_n and self.advance_log_e > 0:
-            growth = self.advance_log_e / self.tally.canary_n
-        if growth <= 0:
-            return None
-        return max(math.ceil(missing / growth), short)
+        n = self.tally.canary_n
+        short = max(self.gate.min_samples - n, 0)
+        if self.advance is None or self.advance_log_e >= self.advance_limit:
+            return short
+        factor = growth_factor(self.advance, self.advance_limit)
+        return None if factor is None else max(math.ceil((factor - 1) * n), short, 1)
 
     def to_json(self) -> dict[str, object]:
         """Everything that was seen, JSON-safe and exact."""
@@ -296,29 +292,27 @@ class GateEvidence:
             "stage_rollback": None if self.stage_rollback is None else self.stage_rollback.to_json(),
             "advance": None if self.advance is None else self.advance.to_json(),
             "pairing": None if self.pairing is None else self.pairing.to_json(),
+            "dispersion": self.dispersion.to_json(),
+            "window": self.window.to_json(),
+            "savings": self.savings.to_json(),
             "tally": vars(self.tally).copy(),
             "error": self.error,
         }
 
     def restore(self, obj: Mapping[str, object], weight_pct: float | None) -> None:
         """Take what `to_json` wrote, in a stage of this weight. Raises KeyError, TypeError or ValueError."""
-        finished, tally = obj["finished"], obj["tally"]
-        if not isinstance(finished, list) or not isinstance(tally, Mapping):
-            raise TypeError("'finished' must be a list and 'tally' a mapping")
-        self.carried.restore(_mapping(obj["carried"]))
-        self.finished = [float(log_e) for log_e in finished]
+        self.finished = [float(str(log_e)) for log_e in stored_list(obj["finished"])]
         if obj["stage_rollback"] is not None:
             self.enter_stage(weight_pct)
             if self.stage_rollback is not None and self.advance is not None:
-                self.stage_rollback.restore(_mapping(obj["stage_rollback"]))
-                self.advance.restore(_mapping(obj["advance"]))
+                self.stage_rollback.restore(stored_mapping(obj["stage_rollback"]))
+                self.advance.restore(stored_mapping(obj["advance"]))
             if obj["pairing"] is not None:
-                self.pairing = Pairing.from_json(_mapping(obj["pairing"]))
-        self.tally = Tally(**{str(key): int(str(value)) for key, value in tally.items()})
+                self.pairing = Pairing.from_json(stored_mapping(obj["pairing"]))
+        self.carried.restore(stored_mapping(obj["carried"]))
+        self.dispersion.restore(stored_mapping(obj["dispersion"]))
+        self.window.restore(stored_mapping(obj["window"]))
+        self.savings.restore(stored_mapping(obj["savings"]))
+        tally = stored_mapping(obj["tally"])
+        self.tally = Tally(**{key: int(str(value)) for key, value in tally.items()})
         self.error = None if obj["error"] is None else str(obj["error"])
-
-
-def _mapping(obj: object) -> Mapping[str, object]:
-    if not isinstance(obj, Mapping):
-        raise TypeError(f"must be a mapping: {obj!r}")
-    return obj

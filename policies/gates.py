@@ -12,9 +12,10 @@ import math
 from collections.abc import Mapping
 
 from policies.evidence import SAMPLE_RATIO, Alarm, AssignmentBlock, Measured, PollEvidence
-from policies.gate_evidence import GateError, GateEvidence, kind_of
+from policies.evidence_blocks import stored_list, stored_mapping
+from policies.gate_evidence import GateEvidence
+from policies.gate_tests import GateError, is_two_sided, kind_of
 from policies.metrics import METRICS
-from policies.mixture import MIN_EVENTS, MIN_PER_ARM
 from policies.offline_gates import judge_measured
 from policies.rollout_policy import Gate, RolloutPolicy, Stage
 from policies.stage_verdict import Clock, Judged, decide
@@ -24,6 +25,7 @@ from policies.verdict import GateResult, GateStatus, ReasonCode, Verdict
 __all__ = ["GateBook", "GateError", "Measured", "judge_measured"]
 
 SAMPLE_RATIO_ALPHA = 0.001
+_VERSION = 2
 _RATIO_LIMIT = -math.log(SAMPLE_RATIO_ALPHA)
 _SOURCES = frozenset({SAMPLE_RATIO, *METRICS})
 _WEIGHT_TOLERANCE_PCT = 0.02  # the proxy's weights are hundredths of a per cent
@@ -34,7 +36,7 @@ class GateBook:
 
     def __init__(self, policy: RolloutPolicy, payoff_range: tuple[float, float] | None) -> None:
         gates = policy.live_gates
-        if payoff_range is None and any(kind_of(gate) == "utility" for gate in gates):
+        if payoff_range is None and any(METRICS[gate.metric].needs_outcomes for gate in gates):
             raise GateError("'payoff_range' must be the utility spec's range: a live gate compares utility")
         low, high = payoff_range or (0.0, 1.0)
         if not low < high:
@@ -104,7 +106,7 @@ class GateBook:
         for gate in stage.gates:
             block = evidence.blocks.get(gate.metric)
             if block is not None:
-                self.gates[gate.name].observe(block)
+                self.gates[gate.name].observe(block, at=evidence.at)
         for block in evidence.blocks.values():
             if isinstance(block, AssignmentBlock):
                 self.ratio.update(block.canary_units, block.stable_units, w=block.weight_pct / 100)
@@ -193,7 +195,7 @@ class GateBook:
     def to_json(self) -> dict[str, object]:
         """Everything, JSON-safe; `from_json` gives a book that judges identically."""
         return {
-            "v": 1,
+            "v": _VERSION,
             "policy": self.policy.digest,
             "payoff_range": list(self.payoff_range),
             "stage": self.stage_name,
@@ -208,19 +210,21 @@ class GateBook:
     def from_json(cls, policy: RolloutPolicy, obj: Mapping[str, object]) -> GateBook:
         """Read back what `to_json` wrote. Raises GateError, also where the policy is not the one it was made for."""
         try:
+            if obj["v"] != _VERSION:
+                raise GateError(f"the book was stored in form {obj['v']}, this is form {_VERSION}")
             if obj["policy"] != policy.digest:
                 raise GateError(f"the book was made for policy {obj['policy']}, not for {policy.digest}")
-            ends = _list(obj["payoff_range"])
+            ends = stored_list(obj["payoff_range"])
             book = cls(policy, (float(str(ends[0])), float(str(ends[1]))))
             book.stage_name = None if obj["stage"] is None else str(obj["stage"])
             weight_pct = None if book.stage_name is None else policy.stage(book.stage_name).weight_pct
-            for name, stored in _mapping(obj["gates"]).items():
-                book.gates[name].restore(_mapping(stored), weight_pct)
-            book.ratio.restore(_mapping(obj["ratio"]))
-            book.ratio_units = [int(str(units)) for units in _list(obj["ratio_units"])]
-            book.missing = {str(key): str(why) for key, why in _mapping(obj["missing"]).items()}
-            for stored in _list(obj["alarms"]):
-                alarm = _mapping(stored)
+            for name, stored in stored_mapping(obj["gates"]).items():
+                book.gates[name].restore(stored_mapping(stored), weight_pct)
+            book.ratio.restore(stored_mapping(obj["ratio"]))
+            book.ratio_units = [int(str(units)) for units in stored_list(obj["ratio_units"])]
+            book.missing = {str(key): str(why) for key, why in stored_mapping(obj["missing"]).items()}
+            for stored in stored_list(obj["alarms"]):
+                alarm = stored_mapping(stored)
                 book.alarms.append(Alarm(ReasonCode(str(alarm["reason"])), str(alarm["detail"])))
         except (KeyError, TypeError, IndexError) as error:
             raise GateError(f"not a stored book of gates: {error!r}") from error
@@ -235,6 +239,13 @@ def _status(
     evidence: GateEvidence, gate: Gate, *, absent: str | None, clock: Clock
 ) -> tuple[GateStatus, str, float | None]:
     """A gate's status, what it says in words, and about how many seconds it still wants."""
+    status, detail, wait_s = _plain_status(evidence, gate, absent=absent, clock=clock)
+    return status, "; ".join([detail, *evidence.notes()]), wait_s
+
+
+def _plain_status(
+    evidence: GateEvidence, gate: Gate, *, absent: str | None, clock: Clock
+) -> tuple[GateStatus, str, float | None]:
     if evidence.rollback_log_e >= evidence.rollback_limit:
         return GateStatus.FAIL, _failure(gate), None
     if evidence.error is not None:
@@ -246,17 +257,13 @@ def _status(
         return GateStatus.NO_DATA, "has no data yet", None
     if evidence.advance_log_e >= evidence.advance_limit and n >= gate.min_samples:
         return GateStatus.PASS, _success(gate), 0.0
-    more = evidence.more_wanted()
-    what = "requests" if kind_of(gate) == "proportion" else "units"
     if evidence.is_silent:
-        return (
-            GateStatus.INCONCLUSIVE,
-            f"needs {MIN_PER_ARM} units and {MIN_EVENTS} actions in each group first",
-            None,
-        )
+        return GateStatus.INCONCLUSIVE, f"needs {evidence.least()} first", None
+    more = evidence.more_wanted()
     if more is None:
         return GateStatus.INCONCLUSIVE, "is open: at the present estimate it would not pass", None
     wait_s = more * clock.elapsed_s / n if clock.elapsed_s else None
+    what = "requests" if kind_of(gate) == "proportion" else "units"
     detail = f"needs about {more:,} more canary {what}"
     if wait_s is not None:
         detail += f" ({wait_s:.0f} s)"
@@ -267,39 +274,33 @@ def _failure(gate: Gate) -> str:
     if gate.compare_to == "bound":
         word = "above" if gate.max is not None else "below"
         return f"is {word} its bound"
-    unit = " times" if kind_of(gate) == "proportion" else ""
-    return f"is worse than stable by more than {gate.tolerance:g}{unit}"
+    if is_two_sided(gate) or kind_of(gate) == "gap":
+        return f"differs from stable's by more than {_margin(gate, gate.tolerance)}"
+    return f"is worse than stable by more than {_margin(gate, gate.tolerance)}"
 
 
 def _success(gate: Gate) -> str:
     if gate.compare_to == "bound":
         return "is within its bound"
-    return f"is not worse than stable by {gate.ni_margin:g}" + (
-        " times" if kind_of(gate) == "proportion" else ""
-    )
+    if is_two_sided(gate) or kind_of(gate) == "gap":
+        return f"does not differ from stable's by {_margin(gate, gate.ni_margin)}"
+    return f"is not worse than stable by {_margin(gate, gate.ni_margin)}"
+
+
+def _margin(gate: Gate, margin: float | None) -> str:
+    is_ratio = kind_of(gate) == "proportion" and gate.scale == "ratio"
+    return f"{margin or 0.0:g}" + (" times" if is_ratio else "")
 
 
 def _comparison_bound(gate: Gate, *, has_failed: bool) -> float | None:
-    """What the observed value is held against: −niMargin for a difference, niMargin for a ratio, and, where it has
-    failed, the tolerance that it crossed."""
+    """What the observed value is held against: niMargin, or the tolerance that it crossed; below 0 where more is
+    better."""
     margin = gate.tolerance if has_failed else gate.ni_margin
     if margin is None:
         return None
-    return 0.0 - margin if kind_of(gate) == "utility" else margin
+    return 0.0 - margin if METRICS[gate.metric].worse == "less" else margin
 
 
 def _finite(log_e: float) -> float:
     """log E for display and storage; E = 0 is shown as e^-1000."""
     return min(max(log_e, -1000.0), 1e6)
-
-
-def _mapping(obj: object) -> Mapping[str, object]:
-    if not isinstance(obj, Mapping):
-        raise TypeError(f"must be a mapping: {obj!r}")
-    return obj
-
-
-def _list(obj: object) -> list[object]:
-    if not isinstance(obj, list):
-        raise TypeError(f"must be a list: {obj!r}")
-    return obj

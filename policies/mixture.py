@@ -1,7 +1,8 @@
-"""F1: the normal mixture, one- and two-sided, and what is built on it: group gaps and displayed intervals.
+"""F1: the normal mixture, one- and two-sided, as evidence about any effect that has an estimate and a variance.
 
 log E = ½·ln(4ρ/(v+ρ)) + s²/(2(v+ρ)) + ln Φ(s/√(v+ρ)); the asymptotic use takes s = (Δ̂−δ)/Var̂, v = 1/Var̂.
-Everything is a function of sums, so an update costs O(1) and the stored form is exact.
+Stages are strata: their scores Δ̂/Var̂ and informations 1/Var̂ are added, never their raw counts, because what both
+arms share may differ between stages while their weights do. All is a function of sums: an update costs O(1).
 Source: Howard, Ramdas, McAuliffe, Sekhon, Annals of Statistics 2021, Prop. 5; Waudby-Smith et al.,
 "Time-uniform central limit theory and asymptotic confidence sequences", Annals of Statistics 2024.
 Must never import: anything that draws random numbers or does I/O.
@@ -10,22 +11,19 @@ Must never import: anything that draws random numbers or does I/O.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
-import numpy as np
-from numpy.typing import ArrayLike
 from scipy.special import log_ndtr
 
-MIN_PER_ARM = 100
-MIN_EVENTS = 10
+Side = Literal["above", "below", "within", "beyond"]
 
 
-def log_sum_exp(logs: ArrayLike) -> float:
-    """ln Σ exp(logs), without overflow; −inf for nothing but zeros. Shape (n,), n ≥ 1."""
-    values = np.asarray(logs, dtype=np.float64)
-    top = float(values.max())
-    return top if top == -math.inf else top + math.log(float(np.exp(values - top).sum()))
+def log_sum_exp(logs: Sequence[float]) -> float:
+    """ln Σ exp(logs), without overflow; −inf for nothing but zeros. n ≥ 1 values."""
+    top = max(logs)
+    return top if math.isinf(top) else top + math.log(math.fsum(math.exp(log - top) for log in logs))
 
 
 def rho_one_sided(v_opt: float, alpha: float) -> float:
@@ -65,82 +63,103 @@ def interval_of_mean(
     return estimate - half, estimate + half
 
 
-@dataclass
-class GapTest:
-    """F1 on the difference of two groups' rates against ±bound.
+class Sums(Protocol):
+    """What was seen of one stratum, as sums."""
 
-    side "within": evidence that |gap| < bound (both one-sided tests must say so: the smaller E).
-    side "beyond": evidence that |gap| > bound (the mean of the two).
-    Silent (log E = 0) under 100 observations or 10 events per group.
+    def effect(self, *, at_least: float = 0.0) -> tuple[float, float] | None:
+        """The estimate and its variance; None while the normal approximation may not be used.
+
+        at_least: the smallest effect under H0, where the variance depends on it and the evidence is for less.
+        """
+
+    def clear(self) -> None:
+        """Start a new stratum."""
+
+    def to_json(self) -> dict[str, object]:
+        """The sums."""
+
+    def restore(self, obj: Mapping[str, object]) -> None:
+        """Take the sums that `to_json` wrote."""
+
+
+@dataclass
+class EffectTest:
+    """F1 on an effect. H0 by side: "above" effect ≤ null; "below" effect ≥ null; "within" |effect| ≥ null;
+    "beyond" |effect| ≤ null. Within needs both one-sided tests (the smaller E), beyond takes the mean of the two.
+
+    v_opt: the intrinsic time 1/Var̂ at which it is tightest. Silent (log E = 0) while no stratum is ready.
     """
 
-    bound: float
-    side: str
+    sums: Sums
+    null: float
+    side: Side
     alpha: float
-    a_events: int = 0
-    a_n: int = 0
-    b_events: int = 0
-    b_n: int = 0
+    v_opt: float
+    score: float = 0.0
+    information: float = 0.0
 
-    def update(self, a_events: int, a_n: int, *, b_events: int, b_n: int) -> None:
-        """Add one poll's counts."""
-        self.a_events += a_events
-        self.a_n += a_n
-        self.b_events += b_events
-        self.b_n += b_n
+    def begin_stage(self) -> None:
+        """Close the stratum; one that was not ready is lost, which costs power and no validity."""
+        moments = self._moments()
+        if moments is not None:
+            self.score += moments[0] / moments[1]
+            self.information += 1 / moments[1]
+        self.sums.clear()
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether the normal approximation may be used at all."""
-        groups = ((self.a_events, self.a_n), (self.b_events, self.b_n))
-        return all(n >= MIN_PER_ARM and events >= MIN_EVENTS for events, n in groups)
+    def _moments(self) -> tuple[float, float] | None:
+        return self.sums.effect(at_least=self.null) if self.side == "below" else self.sums.effect()
 
-    @property
-    def gap(self) -> float | None:
-        """Rate of group a minus rate of group b."""
-        if not (self.a_n and self.b_n):
-            return None
-        return self.a_events / self.a_n - self.b_events / self.b_n
+    def _totals(self) -> tuple[float, float]:
+        """Σ Δ̂/Var̂ and Σ 1/Var̂ over the strata."""
+        moments = self._moments()
+        if moments is None:
+            return self.score, self.information
+        return self.score + moments[0] / moments[1], self.information + 1 / moments[1]
 
     @property
-    def variance(self) -> float:
-        """Estimated variance of the gap; one event and one other added per group, so that it is never 0."""
-        variance = 0.0
-        for events, n in ((self.a_events, self.a_n), (self.b_events, self.b_n)):
-            rate = (events + 1) / (n + 2)
-            variance += rate * (1 - rate) / (n + 2)
-        return variance
+    def effect(self) -> tuple[float, float] | None:
+        """The estimate over all strata and its variance; None while silent."""
+        score, information = self._totals()
+        return None if information == 0 else (score / information, 1 / information)
 
     @property
-    def v_opt(self) -> float:
-        """Intrinsic time at which to be tightest: where the standard error is a sixth of the bound."""
-        return 36 / self.bound**2
+    def is_silent(self) -> bool:
+        """Whether there is too little for the normal approximation."""
+        return self._totals()[1] == 0
 
     @property
     def log_e(self) -> float:
         """The evidence so far."""
-        gap = self.gap
-        if gap is None or not self.is_ready:
+        return self.log_e_at(1.0)
+
+    def log_e_at(self, factor: float) -> float:
+        """The evidence if there were `factor` times as much of what was seen."""
+        score, v = (factor * total for total in self._totals())
+        if v == 0:
             return 0.0
-        variance, rho = self.variance, rho_one_sided(self.v_opt, self.alpha)
-        v = 1 / variance
+        rho, margin = rho_one_sided(self.v_opt, self.alpha), self.null * v
+        if self.side == "above":
+            return log_e_one_sided(score - margin, v, rho=rho)
+        if self.side == "below":
+            return log_e_one_sided(margin - score, v, rho=rho)
         if self.side == "within":
-            return min(log_e_one_sided((self.bound - sign * gap) / variance, v, rho=rho) for sign in (1, -1))
-        both = [log_e_one_sided((sign * gap - self.bound) / variance, v, rho=rho) for sign in (1, -1)]
+            return log_e_one_sided(margin - abs(score), v, rho=rho)
+        both = [log_e_one_sided(sign * score - margin, v, rho=rho) for sign in (1, -1)]
         return log_sum_exp(both) - math.log(2)
 
     def interval(self, alpha: float) -> tuple[float, float] | None:
-        """Confidence sequence of the gap, two-sided."""
-        gap = self.gap
-        if gap is None or not self.is_ready:
-            return None
-        return interval_of_mean(gap, self.variance, v_opt=self.v_opt, alpha=alpha)
+        """Confidence sequence of the effect, two-sided."""
+        effect = self.effect
+        return None if effect is None else interval_of_mean(*effect, v_opt=self.v_opt, alpha=alpha)
 
     def to_json(self) -> dict[str, object]:
-        """The sums."""
-        return {"a_events": self.a_events, "a_n": self.a_n, "b_events": self.b_events, "b_n": self.b_n}
+        """The stratum's sums and what the closed ones came to."""
+        return {"sums": self.sums.to_json(), "score": self.score, "information": self.information}
 
     def restore(self, obj: Mapping[str, object]) -> None:
-        """Take the sums that `to_json` wrote."""
-        self.a_events, self.a_n = int(str(obj["a_events"])), int(str(obj["a_n"]))
-        self.b_events, self.b_n = int(str(obj["b_events"])), int(str(obj["b_n"]))
+        """Take what `to_json` wrote."""
+        sums = obj["sums"]
+        if not isinstance(sums, Mapping):
+            raise TypeError(f"'sums' must be a mapping: {sums!r}")
+        self.sums.restore(sums)
+        self.score, self.information = float(str(obj["score"])), float(str(obj["information"]))

@@ -14,17 +14,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import betaln, xlog1py, xlogy
 
 from policies.mixture import log_sum_exp
 
-FloatArray = NDArray[np.float64]
-
 WORSE = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 BETTER = (0.8, 0.67, 0.5, 0.33, 0.2, 0.1)
+# How much of the mixture stands on each ratio. Large ratios grow fast enough to make up for a small weight; an even
+# mixture finds a rate of 1.5 times after 350 s where this one takes 300 (gates.md's canary, F2 at α .05).
+WORSE_WEIGHTS = (0.15, 0.30, 0.30, 0.15, 0.07, 0.03)
+BETTER_WEIGHTS = (0.20, 0.40, 0.20, 0.10, 0.06, 0.04)
 EITHER = (0.05, 0.2, 0.5, 0.67, 0.8, 0.9, 1.11, 1.25, 1.5, 2.0, 5.0, 20.0)
 # Odds of the alternative as a multiple of the bound's odds, with weights. Below: most on "no event at all",
 # so that zero events pass 1 / 2 / 5 % after about 300 / 150 / 60 observations.
@@ -49,26 +49,20 @@ class BoundTest:
     @property
     def log_e(self) -> float:
         """The evidence so far; exact from the two counts."""
+        return self.log_e_at(1.0)
+
+    def log_e_at(self, factor: float) -> float:
+        """The evidence if there were `factor` times as much of what was seen."""
         if self.n == 0:
             return 0.0
-        grid = np.array(_BELOW if self.side == "below" else _ABOVE)
-        odds = grid[:, 0] * self.bound / (1 - self.bound)
-        p = odds / (1 + odds)
-        misses = self.n - self.events
-        under_null = xlogy(self.events, self.bound) + xlog1py(misses, -self.bound)
-        ratios = xlogy(self.events, p) + xlog1py(misses, -p) - under_null
-        return log_sum_exp(ratios + np.log(grid[:, 1]))
-
-    def growth_per_trial(self) -> float:
-        """Expected growth of log E per trial if the observed rate (one half event added) is the truth."""
-        rate = (self.events + 0.5) / (self.n + 1)
-        if self.events == 0 and self.side == "below":
-            return -math.log1p(-self.bound)
-        if (rate < self.bound) != (self.side == "below"):
-            return 0.0
-        return float(
-            xlogy(rate, rate / self.bound) + xlog1py(1 - rate, -rate) - xlog1py(1 - rate, -self.bound)
-        )
+        events, misses = factor * self.events, factor * (self.n - self.events)
+        under_null = _xlogy(events, self.bound) + _xlogy(misses, 1 - self.bound)
+        logs = []
+        for multiple, weight in _BELOW if self.side == "below" else _ABOVE:
+            odds = multiple * self.bound / (1 - self.bound) if self.bound < 1 else math.inf
+            p = odds / (1 + odds) if odds < math.inf else 1.0
+            logs.append(math.log(weight) + _xlogy(events, p) + _xlogy(misses, 1 - p) - under_null)
+        return log_sum_exp(logs)
 
     def to_json(self) -> dict[str, object]:
         """The two counts."""
@@ -84,34 +78,40 @@ class ShareTest:
     """F2. Evidence that the ratio of rates is among `ratios`, not r0; w is the canary's share of trials.
 
     One-sided H0 "ratio ≤ r0" with all ratios above r0, "ratio ≥ r0" with all below, "ratio = r0" with both.
+    weights: of the ratios in the mixture, of sum 1; None: equal.
     """
 
     r0: float
     ratios: Sequence[float]
-    logs: FloatArray = field(init=False)
+    weights: Sequence[float] | None = None
+    logs: list[float] = field(init=False)
 
     def __post_init__(self) -> None:
         """Start at E = 1."""
-        self.logs = np.zeros(len(self.ratios))
+        self.logs = [0.0] * len(self.ratios)
 
     def update(self, canary_events: int, stable_events: int, *, w: float) -> None:
         """Add one poll's events; a poll in which one arm had no trials says nothing."""
-        if not 0 < w < 1:
+        if not 0 < w < 1 or not (canary_events or stable_events):
             return
-        r = np.asarray(self.ratios)
         odds = w / (1 - w)
-        # ln[q(r)/q(r0)] and ln[(1−q(r))/(1−q(r0))] with q(r) = r·odds/(1 + r·odds)
-        both = np.log1p(self.r0 * odds) - np.log1p(r * odds)
-        self.logs += canary_events * (np.log(r / self.r0) + both) + stable_events * both
+        at_r0, events = math.log1p(self.r0 * odds), canary_events + stable_events
+        for i, r in enumerate(self.ratios):
+            # ln[q(r)/q(r0)] and ln[(1−q(r))/(1−q(r0))] with q(r) = r·odds/(1 + r·odds)
+            self.logs[i] += canary_events * math.log(r / self.r0) + events * (at_r0 - math.log1p(r * odds))
 
     @property
     def log_e(self) -> float:
-        """The evidence so far: the mean over the ratios."""
-        return log_sum_exp(self.logs) - math.log(len(self.logs))
+        """The evidence so far: the weighted mean over the ratios."""
+        return self.log_e_at(1.0)
+
+    def log_e_at(self, factor: float) -> float:
+        """The evidence if there were `factor` times as much of what was seen."""
+        return _mixed(self.logs, self.weights, factor)
 
     def to_json(self) -> dict[str, object]:
         """One sum per ratio."""
-        return {"logs": self.logs.tolist()}
+        return {"logs": list(self.logs)}
 
     def restore(self, obj: Mapping[str, object]) -> None:
         """Take what `to_json` wrote."""
@@ -120,40 +120,51 @@ class ShareTest:
 
 @dataclass
 class TwoByTwoTest:
-    """F3. Evidence against H0 "canary's rate ≤ stable's"; stable's rate comes from earlier polls."""
+    """F3. Evidence against H0 "canary's rate ≤ stable's"; stable's rate comes from earlier polls.
+
+    With ratios below 1 the evidence is against H0 "canary's rate ≥ stable's".
+    """
 
     ratios: Sequence[float] = WORSE
-    logs: FloatArray = field(init=False)
+    weights: Sequence[float] | None = WORSE_WEIGHTS
+    logs: list[float] = field(init=False)
     stable_events: int = 0
     stable_n: int = 0
 
     def __post_init__(self) -> None:
         """Start at E = 1."""
-        self.logs = np.zeros(len(self.ratios))
+        self.logs = [0.0] * len(self.ratios)
 
     def update(self, canary_events: int, canary_n: int, *, stable_events: int, stable_n: int) -> None:
         """Add one poll; the first only teaches stable's rate, as does one where an arm had no trials."""
         if self.stable_n and canary_n and stable_n:
-            theta_s = (self.stable_events + 0.5) / (self.stable_n + 1)
-            theta_c = np.minimum(theta_s * np.asarray(self.ratios), (1 + theta_s) / 2)
-            theta_0 = (canary_n * theta_c + stable_n * theta_s) / (canary_n + stable_n)
-            self.logs += (
-                canary_events * np.log(theta_c / theta_0)
-                + (canary_n - canary_events) * (np.log1p(-theta_c) - np.log1p(-theta_0))
-                + stable_events * np.log(theta_s / theta_0)
-                + (stable_n - stable_events) * (np.log1p(-theta_s) - np.log1p(-theta_0))
-            )
+            s = (self.stable_events + 0.5) / (self.stable_n + 1)
+            canary_misses, stable_misses = canary_n - canary_events, stable_n - stable_events
+            for i, ratio in enumerate(self.ratios):
+                c = min(s * ratio, (1 + s) / 2)
+                null = (canary_n * c + stable_n * s) / (canary_n + stable_n)
+                miss = math.log1p(-null)
+                self.logs[i] += (
+                    canary_events * math.log(c / null)
+                    + canary_misses * (math.log1p(-c) - miss)
+                    + stable_events * math.log(s / null)
+                    + stable_misses * (math.log1p(-s) - miss)
+                )
         self.stable_events += stable_events
         self.stable_n += stable_n
 
     @property
     def log_e(self) -> float:
-        """The evidence so far: the mean over the ratios."""
-        return log_sum_exp(self.logs) - math.log(len(self.logs))
+        """The evidence so far: the weighted mean over the ratios."""
+        return self.log_e_at(1.0)
+
+    def log_e_at(self, factor: float) -> float:
+        """The evidence if there were `factor` times as much of what was seen."""
+        return _mixed(self.logs, self.weights, factor)
 
     def to_json(self) -> dict[str, object]:
         """One sum per ratio, and what stable has shown."""
-        return {"logs": self.logs.tolist(), "stable_events": self.stable_events, "stable_n": self.stable_n}
+        return {"logs": list(self.logs), "stable_events": self.stable_events, "stable_n": self.stable_n}
 
     def restore(self, obj: Mapping[str, object]) -> None:
         """Take what `to_json` wrote."""
@@ -178,8 +189,38 @@ def interval_of_rate(events: int, n: int, *, alpha: float) -> tuple[float, float
     return low, high
 
 
-def _stored_logs(obj: Mapping[str, object], size: int) -> FloatArray:
+def interval_of_ratio(
+    canary_events: int, canary_n: int, *, stable_events: int, stable_n: int, alpha: float
+) -> tuple[float, float] | None:
+    """A confidence sequence of the ratio of two rates: F2 inverted over R0, at one weight; None while it is open above.
+
+    Given an event, it is the canary's with probability q = R·w/(R·w+1−w), so the sequence of q, from the Beta(½, ½)
+    mixture, is turned into one of R. Source: Lindon & Malek, NeurIPS 2022, section 4.
+    """
+    events = canary_events + stable_events
+    shares = interval_of_rate(canary_events, events, alpha=alpha) if canary_n and stable_n else None
+    if shares is None or shares[1] > 1 - 1e-9:
+        return None
+    low, high = (q / (1 - q) * stable_n / canary_n for q in shares)
+    return low, high
+
+
+def _mixed(logs: Sequence[float], weights: Sequence[float] | None, factor: float) -> float:
+    """ln Σ weight·exp(factor·log)."""
+    if weights is None:
+        return log_sum_exp([factor * log for log in logs]) - math.log(len(logs))
+    return log_sum_exp([factor * log + math.log(weight) for log, weight in zip(logs, weights, strict=True)])
+
+
+def _xlogy(x: float, y: float) -> float:
+    """x·ln y, with 0·ln 0 = 0."""
+    if x == 0:
+        return 0.0
+    return x * math.log(y) if y > 0 else -math.inf
+
+
+def _stored_logs(obj: Mapping[str, object], size: int) -> list[float]:
     logs = obj["logs"]
     if not isinstance(logs, list) or len(logs) != size:
         raise ValueError(f"'logs' must be a list of {size} numbers: {logs!r}")
-    return np.array(logs, dtype=np.float64)
+    return [float(log) for log in logs]

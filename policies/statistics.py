@@ -1,8 +1,8 @@
-"""The tests behind the gates under one name: F1 (mixture), F2, F3, F6 (proportions), F4 (betting).
+"""The tests behind the gates under one name: F1 (mixture, contrasts), F2, F3, F6 (proportions), F4 (betting).
 
-Every test is an e-process: whatever the number of looks, under its null hypothesis P(E ever ≥ 1/α) ≤ α. It
-has `update`, `log_e`, `to_json` and `restore`; what it was made for (bound, side, ratios) is not stored but comes
-from the policy, which is frozen when a rollout starts. Source: gates.md. Must never import: anything that does I/O.
+Every test is an e-process: whatever the number of looks, under its null hypothesis P(E ever ≥ 1/α) ≤ α. It has
+`log_e`, `to_json` and `restore`; what it was made for (bound, side, ratios) is not stored but comes from the policy,
+which is frozen when a rollout starts. Source: gates.md. Must never import: anything that does I/O.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import math
 from collections.abc import Sequence
 
 from policies.betting import BettingTest, Pairing, PayoffOutOfRange, check_payoffs
+from policies.contrasts import RateContrast, RatioContrast
+from policies.dispersion import Dispersion, PollScoreTest
 from policies.mixture import (
-    GapTest,
+    EffectTest,
     bound_two_sided,
     interval_of_mean,
     log_e_one_sided,
@@ -21,23 +23,41 @@ from policies.mixture import (
     rho_one_sided,
     rho_two_sided,
 )
-from policies.proportions import BETTER, EITHER, WORSE, BoundTest, ShareTest, TwoByTwoTest, interval_of_rate
+from policies.proportions import (
+    BETTER,
+    BETTER_WEIGHTS,
+    EITHER,
+    WORSE,
+    WORSE_WEIGHTS,
+    BoundTest,
+    ShareTest,
+    TwoByTwoTest,
+    interval_of_rate,
+    interval_of_ratio,
+)
 
 __all__ = [
     "BETTER",
+    "BETTER_WEIGHTS",
     "EITHER",
     "WORSE",
+    "WORSE_WEIGHTS",
     "BettingTest",
     "BoundTest",
-    "GapTest",
+    "Dispersion",
+    "EffectTest",
     "Pairing",
     "PayoffOutOfRange",
+    "PollScoreTest",
+    "RateContrast",
+    "RatioContrast",
     "ShareTest",
     "TwoByTwoTest",
     "bound_two_sided",
     "check_payoffs",
     "interval_of_mean",
     "interval_of_rate",
+    "interval_of_ratio",
     "log_e_one_sided",
     "log_e_two_sided",
     "rho_one_sided",

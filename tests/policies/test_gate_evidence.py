@@ -7,14 +7,15 @@ import pytest
 
 from policies.evidence import CountBlock
 from policies.gate_evidence import GateEvidence
+from policies.gate_tests import CountProcess, TwoSidedProcess
+from policies.mixture import EffectTest
 from policies.rollout_policy import Gate, load_rollout
-from policies.statistics import BettingTest, BoundTest, GapTest, ShareTest, TwoByTwoTest
 
 YAML = Path(__file__).parents[2] / "policies" / "telemarketing" / "rollout.yaml"
 GATES = {
     gate.name: gate for gate in load_rollout(YAML.read_text(encoding="utf-8"), "rollout.yaml").live_gates
 }
-RATIO = replace(GATES["errors"], compare_to="champion", max=None, tolerance=1.0, ni_margin=1.5)
+RATIO = replace(GATES["errors"], compare_to="champion", max=None, tolerance=1.0, ni_margin=1.5, scale="ratio")
 
 
 def evidence_of(gate: Gate) -> GateEvidence:
@@ -23,20 +24,51 @@ def evidence_of(gate: Gate) -> GateEvidence:
     return evidence
 
 
+def kind_of_test(process: object) -> str:
+    """The test within a process, by name; of an F1 test also its effect and side."""
+    if isinstance(process, TwoSidedProcess):
+        return f"{kind_of_test(process.more)} and {kind_of_test(process.fewer)}"
+    if isinstance(process, CountProcess):
+        return type(process.test).__name__
+    if isinstance(process, EffectTest):
+        return f"{type(process.sums).__name__} {process.side} {process.null:g}"
+    return type(process).__name__
+
+
+SHIFT = replace(RATIO, metric="action_rate", scale="ratio")
+PER_ACTION = replace(GATES["utility"], metric="utility_per_action", tolerance=0.1, ni_margin=0.5, where="all")
+GAP_SHIFT = replace(
+    GATES["call-rate-gap"], compare_to="champion", max=None, scale="absolute", tolerance=0.0, ni_margin=0.1
+)
+
+
 @pytest.mark.parametrize(
     ("gate", "advance", "rollback"),
     [
-        (GATES["errors"], BoundTest, BoundTest),
-        (GATES["utility"], BettingTest, BettingTest),
-        (GATES["call-rate-gap"], GapTest, GapTest),
-        (RATIO, ShareTest, TwoByTwoTest),
-        (replace(RATIO, tolerance=1.1), ShareTest, ShareTest),
+        (GATES["errors"], "BoundTest", "BoundTest"),
+        (GATES["utility"], "BettingTest", "BettingTest"),
+        (GATES["call-rate-gap"], "RateContrast within 0.2", "RateContrast beyond 0.2"),
+        (GAP_SHIFT, "RateContrast within 0.1", "RateContrast beyond 0"),
+        (RATIO, "ShareTest", "TwoByTwoTest"),
+        (replace(RATIO, tolerance=1.1), "ShareTest", "ShareTest"),
+        (
+            replace(RATIO, scale="absolute", tolerance=0.01, ni_margin=0.02),
+            "RateContrast below 0.02",
+            "RateContrast above 0.01",
+        ),
+        (SHIFT, "ShareTest and ShareTest", "TwoByTwoTest and TwoByTwoTest"),
+        (
+            replace(SHIFT, scale="absolute", tolerance=0.05, ni_margin=0.1),
+            "RateContrast within 0.1",
+            "RateContrast beyond 0.05",
+        ),
+        (PER_ACTION, "RatioContrast above -0.5", "RatioContrast below -0.1"),
     ],
 )
-def test_metric_and_comparison_choose_the_test(gate: Gate, advance: type, rollback: type) -> None:
-    """Bound: F6; utility: F4; gap: F1; rate against champion: F2 to advance, F3 (or F2 with a margin) to roll back."""
+def test_metric_and_comparison_choose_the_test(gate: Gate, advance: str, rollback: str) -> None:
+    """The table of gates.md: bound F6; ratio F2 or F3; absolute, ratio metric, gaps F1; utility F4; shifts two-sided."""
     evidence = evidence_of(gate)
-    assert (type(evidence.advance), type(evidence.carried)) == (advance, rollback)
+    assert (kind_of_test(evidence.advance), kind_of_test(evidence.carried)) == (advance, rollback)
 
 
 @pytest.mark.parametrize(("events", "passes", "fails"), [(3, True, False), (9, False, True)])

@@ -8,15 +8,17 @@ import pytest
 from numpy.random import Generator
 from scipy.optimize import brentq
 
+from policies.mixture import Side
 from policies.statistics import (
     BETTER,
     EITHER,
     WORSE,
     BettingTest,
     BoundTest,
-    GapTest,
+    EffectTest,
     Pairing,
     PayoffOutOfRange,
+    RateContrast,
     ShareTest,
     TwoByTwoTest,
     bound_two_sided,
@@ -230,33 +232,38 @@ def test_payoffs_out_of_range_are_refused(bad: float) -> None:
         check_payoffs(np.array([0.0, bad]), -1.0, 29.8)
 
 
+def gap_test(bound: float, side: Side, alpha: float) -> tuple[EffectTest, RateContrast]:
+    sums = RateContrast((1, -1))
+    return EffectTest(sums, bound, side, alpha, 36 / bound**2), sums
+
+
 def test_gap_needs_enough_and_finds_both_sides() -> None:
     """F1 gap: silent under 100 per group or 10 events; then a small gap is within 0.30 and a large one beyond."""
-    quiet = GapTest(0.3, "within", 0.05)
-    quiet.update(30, 99, b_events=400, b_n=2000)
+    quiet, sums = gap_test(0.3, "within", 0.05)
+    sums.update(30, 99, 400, 2000)
     assert quiet.log_e == 0
-    for a_events, side in ((60, "within"), (240, "beyond")):
-        test, other = (
-            GapTest(0.3, side, 0.01),
-            GapTest(0.3, "beyond" if side == "within" else "within", 0.01),
-        )
-        for one in (test, other):
-            one.update(a_events, 300, b_events=400, b_n=2000)
-        assert test.log_e > LIMIT_01
-        assert other.log_e < 0
+    assert quiet.is_silent
+    sides: tuple[Side, Side] = ("within", "beyond")
+    for a_events, shown in ((60, "within"), (240, "beyond")):
+        for side in sides:
+            test, sums = gap_test(0.3, side, 0.01)
+            sums.update(a_events, 300, 400, 2000)
+            assert (test.log_e > LIMIT_01) is (side == shown)
+            assert (test.log_e < 0) is (side != shown)
 
 
 def test_gap_keeps_its_error_rate_at_every_poll() -> None:
     """F1 gap with the true gap on the bound, 40 polls: either side errs in at most 5 % of runs."""
     generator = rng(30)
-    wrong = {"within": 0, "beyond": 0}
+    sides: tuple[Side, Side] = ("within", "beyond")
+    wrong = dict.fromkeys(sides, 0)
     for _ in range(200):
-        tests = {side: GapTest(0.3, side, 0.05) for side in wrong}
+        tests = {side: gap_test(0.3, side, 0.05) for side in sides}
         done = set()
         for _ in range(40):
             a, b = int(generator.binomial(30, 0.5)), int(generator.binomial(170, 0.2))
-            for side, test in tests.items():
-                test.update(a, 30, b_events=b, b_n=170)
+            for side, (test, sums) in tests.items():
+                sums.update(a, 30, b, 170)
                 if test.log_e >= LIMIT_05:
                     done.add(side)
         for side in done:
