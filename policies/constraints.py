@@ -1,4 +1,4 @@
-"""What a decision rule must keep to, whatever it earns: bounds on utility, people, rates and group gaps.
+"""What a decision rule must keep to, whatever it earns: bounds on utility, people, rates, counts and group gaps.
 
 Each constraint belongs to a domain (revenue, safety, …), whose owner answers for it. Bounds are inclusive.
 Too little evidence never passes: a value that cannot be computed is None, and None is not held.
@@ -14,14 +14,35 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-ConstraintKind = Literal["utility", "stakeholder_utility", "action_rate", "action_rate_gap"]
+ConstraintKind = Literal[
+    "utility",
+    "stakeholder_utility",
+    "action_rate",
+    "rate_among",
+    "precision",
+    "capacity",
+    "action_rate_gap",
+    "rate_among_gap",
+    "precision_gap",
+    "latency",
+]
+DEFAULT_ERROR_BUDGET = 0.05
+"""Of a domain that states none: files older than the key must stay readable, they travel in releases."""
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """One bound. `utility` and `stakeholder_utility` are means per decision, in the spec's unit (`at_least`);
-    `action_rate` is a share of decisions, `action_rate_gap` the absolute difference of that share between the
-    rows whose `group_field` is <= `group_up_to` (group a) and the others (group b) (`at_most`)."""
+    """One bound, inclusive: `at_least` or `at_most`, never both.
+
+    `utility`, `stakeholder_utility`: means per decision, in the spec's unit. `action_rate`: the share of decisions with
+    `action`. `rate_among`: that share among the decisions whose outcome is `among` (a false-positive or false-decline
+    rate, or a recall). `precision`: the share of `outcome` among the decisions with `action`. `capacity`: the count of
+    `action` in `decisions` decisions, which is what comes in `period_s` seconds. `*_gap`: the absolute difference of
+    such a rate between group a, the rows whose `group_field` is <= `group_up_to` or is `group_value`, and the others;
+    `group_prices`: whether groups may be treated by rules of their own to hold it. `latency`: seconds within which the
+    `share` of answers must come; it is judged live, never on recorded rows.
+    `error_budget`: the chance that the bound is broken where an operating point is said to hold it.
+    """
 
     name: str
     kind: ConstraintKind
@@ -31,23 +52,52 @@ class Constraint:
     at_most: float | None = None
     stakeholder: str | None = None
     action: str | None = None
+    among: str | None = None
+    outcome: str | None = None
     group_field: str | None = None
     group_up_to: float | None = None
+    group_value: str | None = None
+    group_prices: bool = False
+    period_s: float | None = None
+    decisions: int | None = None
+    share: float | None = None
+    error_budget: float = DEFAULT_ERROR_BUDGET
 
     @property
     def bound_text(self) -> str:
         """`>= -0.4` or `<= 0.15`."""
         return f">= {self.at_least:g}" if self.at_least is not None else f"<= {self.at_most:g}"
 
-    def in_group_a(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
-        """`(n,)`: which rows are of group a (up to the bound, inclusive).
+    @property
+    def is_live(self) -> bool:
+        """Whether only live traffic can tell it."""
+        return self.kind == "latency"
 
-        Raises ValueError if the constraint has no groups, the field is missing, or a value is not finite.
+    @property
+    def group_names(self) -> tuple[str, str]:
+        """`age <= 30` and `age > 30`, or `sex = F` and `sex other than F`."""
+        if self.group_value is not None:
+            return (
+                f"{self.group_field} = {self.group_value}",
+                f"{self.group_field} other than {self.group_value}",
+            )
+        return f"{self.group_field} <= {self.group_up_to:g}", f"{self.group_field} > {self.group_up_to:g}"
+
+    def in_group_a(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+        """`(n,)`: which rows are of group a (up to the bound, inclusive; or of that value).
+
+        Raises ValueError if the constraint has no groups, the field is missing, or a value is missing or not finite.
         """
-        if self.group_field is None or self.group_up_to is None:
+        if self.group_field is None:
             raise ValueError(f"constraint '{self.name}' has no groups")
         if self.group_field not in columns:
             raise ValueError(f"constraint '{self.name}' needs field '{self.group_field}'")
+        if self.group_up_to is None:
+            texts = np.asarray(columns[self.group_field], dtype=object)
+            missing = (texts == None) | (texts != texts)  # noqa: E711 — by element
+            if missing.any():
+                raise ValueError(f"field '{self.group_field}' must have a value: row {int(missing.argmax())}")
+            return np.asarray(texts == self.group_value, dtype=bool)
         values = np.asarray(columns[self.group_field], dtype=np.float64)
         if not np.isfinite(values).all():
             row = int(np.flatnonzero(~np.isfinite(values))[0])
@@ -86,39 +136,58 @@ def measure_constraints(
     *,
     actions: NDArray[np.intp],
     action_names: Sequence[str],
+    outcomes: NDArray[Any],
+    outcome_names: Sequence[str],
     utilities: NDArray[np.float64],
     stakeholder_utilities: Mapping[str, NDArray[np.float64]],
 ) -> tuple[ConstraintResult, ...]:
-    """Measure each constraint on the same n decisions.
+    """Measure each constraint on the same n decisions; those that only live traffic can tell are left out.
 
-    `actions` (n,) are indices into `action_names`; `utilities` (n,) and each of `stakeholder_utilities` (n,)
-    are realised payoffs per decision. A group without rows leaves its gap unmeasured.
+    `actions` and `outcomes` (n,) are indices into their names, an outcome of -1 unknown; `utilities` (n,) and each of
+    `stakeholder_utilities` (n,) are realised payoffs per decision. A rate among outcomes needs every outcome known. A
+    group, an outcome or an action without rows leaves what is measured in it unmeasured.
     """
     results = []
-    for constraint in constraints:
+    for one in constraints:
+        if one.is_live:
+            continue
         value: float | None = None
-        if len(actions):
-            value = _value(constraint, columns, actions, action_names, utilities, stakeholder_utilities)
-        results.append(ConstraintResult(constraint, value, constraint.is_held(value), len(actions)))
+        if one.kind == "utility" and len(actions):
+            value = float(utilities.mean())
+        elif one.kind == "stakeholder_utility" and len(actions):
+            value = float(stakeholder_utilities[str(one.stakeholder)].mean())
+        elif len(actions):
+            taken = actions == list(action_names).index(str(one.action))
+            seen = {name: outcomes == at for at, name in enumerate(outcome_names)}
+            value = _rate(one, taken, seen, columns, is_known=bool((outcomes >= 0).all()))
+        results.append(ConstraintResult(one, value, one.is_held(value), len(actions)))
     return tuple(results)
 
 
-def _value(
-    constraint: Constraint,
+def _rate(
+    one: Constraint,
+    taken: NDArray[np.bool_],
+    seen: Mapping[str, NDArray[np.bool_]],
     columns: Mapping[str, NDArray[Any]],
-    actions: NDArray[np.intp],
-    action_names: Sequence[str],
-    utilities: NDArray[np.float64],
-    stakeholder_utilities: Mapping[str, NDArray[np.float64]],
+    *,
+    is_known: bool,
 ) -> float | None:
-    if constraint.kind == "utility":
-        return float(utilities.mean())
-    if constraint.kind == "stakeholder_utility":
-        return float(stakeholder_utilities[str(constraint.stakeholder)].mean())
-    taken = actions == list(action_names).index(str(constraint.action))
-    if constraint.kind == "action_rate":
-        return float(taken.mean())
-    in_a = constraint.in_group_a(columns)
-    if in_a.all() or not in_a.any():
+    """The rate, count or gap of an action from which rows took it (n,) and which showed each outcome (n,)."""
+    if (one.among is not None or one.outcome is not None) and not is_known:
         return None
-    return float(abs(taken[in_a].mean() - taken[~in_a].mean()))
+    if one.among is not None:
+        part, whole = taken & seen[one.among], seen[one.among]
+    elif one.outcome is not None:
+        part, whole = taken & seen[one.outcome], taken
+    else:
+        part, whole = taken, np.ones(len(taken), dtype=bool)
+    if one.group_field is None:
+        share = _share(part, whole)
+        return share if share is None or one.decisions is None else share * one.decisions
+    in_a = one.in_group_a(columns)
+    a, b = _share(part & in_a, whole & in_a), _share(part & ~in_a, whole & ~in_a)
+    return None if a is None or b is None else abs(a - b)
+
+
+def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> float | None:
+    return float(part.sum() / whole.sum()) if whole.any() else None

@@ -8,18 +8,28 @@ Learning", IJCAI 2001. Must never import: anything but numpy and policies; no cl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.constraints import Constraint
+from policies.constraint_file import constraint_of
+from policies.constraints import DEFAULT_ERROR_BUDGET, Constraint
+from policies.contradictions import contradictions
 from policies.digest import canonical_sha256
 from policies.expression import Expression, ExpressionError, compile_expression
-from policies.utility_file import ConstraintFile, StakeholderFile, UtilityFile, cross_check
+from policies.utility_file import (
+    PayoffSensitivityFile,
+    RangeFile,
+    SensitivityFile,
+    StakeholderFile,
+    UtilityFile,
+    cross_check,
+)
 from policies.yaml_source import Document, Issue, PolicyError, load_document, parse
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -34,13 +44,72 @@ class UtilityError(ValueError):
 
 
 @dataclass(frozen=True)
+class PayoffRange:
+    """How far one payoff may be off, inclusive: multiplied by a `factor`, or with an `amount` added in its unit."""
+
+    action: str
+    outcome: str
+    by: Literal["factor", "amount"]
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Stakeholder:
-    """Someone who bears the consequences: weight >= 0 (0: heard, not priced), payoffs `[action][outcome]`."""
+    """Someone who bears the consequences: weight >= 0 (0: heard, not priced), payoffs `[action][outcome]`.
+
+    Payoffs are in `unit`; the weight turns them into the spec's unit. `weight_range` (None: not in doubt) and
+    `payoff_ranges` say how far the numbers may be off; they hold the numbers as they are.
+    """
 
     name: str
     weight: float
     why: str
     payoffs: tuple[tuple[Expression, ...], ...]
+    unit: str = ""
+    weight_range: tuple[float, float] | None = None
+    payoff_ranges: tuple[PayoffRange, ...] = ()
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """What somebody expects of a metric, registered before it is evaluated; the bound is inclusive."""
+
+    name: str
+    statement: str
+    metric: str
+    at_least: float | None
+    at_most: float | None
+    owner: str
+    registered: date
+
+
+@dataclass(frozen=True)
+class Satisfaction:
+    """How satisfied users are: a metric that is measured elsewhere, where, and which direction is better."""
+
+    metric: str
+    source: str
+    unit: str
+    better: Literal["higher", "lower"]
+    owner: str
+
+
+@dataclass(frozen=True)
+class Abstention:
+    """Rows whose best action is uncertain get `action`, at most this share of decisions."""
+
+    action: str
+    at_most: float
+    rationale: str
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Who answers for the bounds of a domain, and the chance that any of them is broken though said to hold."""
+
+    owner: str
+    error_budget: float
 
 
 @dataclass(frozen=True)
@@ -58,8 +127,8 @@ class UtilitySpec:
     """A checked `utility.yaml`.
 
     `range` bounds every weighted payoff, inclusive, in `unit`; `fields` are what the payoffs read of a row;
-    `domains` gives each domain's owner; `warnings` are lawful but suspicious; `digest` covers the meaning,
-    not the layout.
+    `domains` gives each domain's owner and error budget; `warnings` are lawful but suspicious; `digest` covers the
+    meaning, not the layout.
     """
 
     service: str
@@ -73,9 +142,12 @@ class UtilitySpec:
     outcome_known_after: tuple[str, ...]
     range: tuple[float, float]
     stakeholders: tuple[Stakeholder, ...]
-    domains: Mapping[str, str]
+    domains: Mapping[str, Domain]
     constraints: tuple[Constraint, ...]
     changelog: tuple[Change, ...]
+    abstain: Abstention | None
+    satisfaction: Satisfaction | None
+    hypotheses: tuple[Hypothesis, ...]
     fields: tuple[str, ...]
     digest: str
     warnings: tuple[Issue, ...] = ()
@@ -140,7 +212,7 @@ def load_utility(text: str, source: str) -> UtilitySpec:
     """
     document = load_document(text, source)
     file = parse(document, UtilityFile)
-    issues = cross_check(file, document)
+    issues = cross_check(file, document) or contradictions(file, document)
     if issues:
         raise PolicyError(tuple(sorted(issues, key=lambda i: (i.line, i.column))))
     stakeholders = tuple(_stakeholder(one, file) for one in file.stakeholders)
@@ -157,9 +229,14 @@ def load_utility(text: str, source: str) -> UtilitySpec:
         outcome_known_after=file.outcome_known_after,
         range=(file.range.low, file.range.high),
         stakeholders=stakeholders,
-        domains={domain.name: domain.owner for domain in file.domains},
-        constraints=tuple(_constraint(one) for one in file.constraints),
+        domains=_domains(file),
+        constraints=_constraints(file),
         changelog=tuple(Change(one.version, one.date, one.who, one.why) for one in file.changelog),
+        abstain=None if file.abstain is None else Abstention(**file.abstain.model_dump()),
+        satisfaction=None
+        if file.user_satisfaction is None
+        else Satisfaction(**file.user_satisfaction.model_dump()),
+        hypotheses=tuple(Hypothesis(**one.model_dump()) for one in file.hypotheses),
         fields=tuple(sorted({field for cell in cells for field in cell.fields})),
         digest=canonical_sha256(document.data),
         warnings=_warnings(file, document),
@@ -237,26 +314,49 @@ def _stakeholder(one: StakeholderFile, file: UtilityFile) -> Stakeholder:
         tuple(compile_expression(_text(one.payoffs[action][outcome])) for outcome in file.outcomes)
         for action in file.actions
     )
-    return Stakeholder(one.name, one.weight, one.why, payoffs)
+    sensitivity = one.sensitivity or SensitivityFile()
+    ranges = [
+        PayoffRange(cell.action, cell.outcome, by, found.low, found.high)
+        for cell in sensitivity.payoffs
+        for by, found in _forms(cell)
+    ]
+    weight = sensitivity.weight
+    return Stakeholder(
+        name=one.name,
+        weight=one.weight,
+        why=one.why,
+        payoffs=payoffs,
+        unit=one.unit or file.unit,
+        weight_range=None if weight is None else (weight.low, weight.high),
+        payoff_ranges=tuple(ranges),
+    )
+
+
+def _forms(cell: PayoffSensitivityFile) -> Iterator[tuple[Literal["factor", "amount"], RangeFile]]:
+    if cell.factor is not None:
+        yield "factor", cell.factor
+    if cell.amount is not None:
+        yield "amount", cell.amount
 
 
 def _text(cell: float | str) -> str:
     return cell if isinstance(cell, str) else repr(cell)
 
 
-def _constraint(one: ConstraintFile) -> Constraint:
-    groups = getattr(one, "groups", None)
-    return Constraint(
-        name=one.name,
-        kind=one.kind,
-        domain=one.domain,
-        rationale=one.rationale,
-        at_least=getattr(one, "at_least", None),
-        at_most=getattr(one, "at_most", None),
-        stakeholder=getattr(one, "stakeholder", None),
-        action=getattr(one, "action", None),
-        group_field=groups.field if groups is not None else None,
-        group_up_to=groups.up_to if groups is not None else None,
+def _domains(file: UtilityFile) -> dict[str, Domain]:
+    return {
+        one.name: Domain(one.owner, DEFAULT_ERROR_BUDGET if one.error_budget is None else one.error_budget)
+        for one in file.domains
+    }
+
+
+def _constraints(file: UtilityFile) -> tuple[Constraint, ...]:
+    """Each with its part of its domain's error budget, which is split evenly (Bonferroni)."""
+    budgets = _domains(file)
+    count = Counter(one.domain for one in file.constraints)
+    return tuple(
+        constraint_of(one, error_budget=budgets[one.domain].error_budget / count[one.domain])
+        for one in file.constraints
     )
 
 

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
-from typing import Annotated, Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from policies.constraint_file import ConstraintFile, Name, StakeholderConstraintFile, Text
 from policies.expression import ExpressionError, compile_expression
+from policies.metrics import METRICS
 from policies.yaml_mistakes import did_you_mean
 from policies.yaml_source import SERVICE_NAME, Document, Issue, Path, StrictModel
-
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-Text = Annotated[str, Field(min_length=1)]
 
 
 class RangeFile(StrictModel):
@@ -25,60 +24,69 @@ class RangeFile(StrictModel):
     high: float
 
 
+class PayoffSensitivityFile(StrictModel):
+    """How far one payoff may be off: multiplied by a `factor`, or with an `amount` added, in its own unit."""
+
+    action: str
+    outcome: str
+    factor: RangeFile | None = None
+    amount: RangeFile | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if (self.factor is None) == (self.amount is None):
+            raise ValueError("must have exactly one of 'factor' and 'amount'")
+        return self
+
+
+class SensitivityFile(StrictModel):
+    weight: RangeFile | None = None
+    payoffs: tuple[PayoffSensitivityFile, ...] = ()
+
+
 class StakeholderFile(StrictModel):
     name: Name
     weight: float = Field(ge=0)
     why: Text
+    unit: Text | None = None
     payoffs: dict[str, dict[str, float | str]]
+    sensitivity: SensitivityFile | None = None
 
 
 class DomainFile(StrictModel):
     name: Name
     owner: Text
+    error_budget: float | None = Field(default=None, gt=0, lt=1)
 
 
-class GroupsFile(StrictModel):
-    field: Text
-    up_to: float
-
-
-class _ConstraintFile(StrictModel):
+class HypothesisFile(StrictModel):
     name: Name
-    domain: str
+    statement: Text
+    metric: Name
+    at_least: float | None = None
+    at_most: float | None = None
+    owner: Text
+    registered: date
+
+    @model_validator(mode="after")
+    def _one_side(self) -> Self:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("must have exactly one of 'atLeast' and 'atMost'")
+        return self
+
+
+class SatisfactionFile(StrictModel):
+    metric: Name
+    source: Text
+    unit: Text
+    better: Literal["higher", "lower"]
+    owner: Text
+
+
+class AbstainFile(StrictModel):
+    action: str
+    at_most: float = Field(gt=0, le=1)
     rationale: Text
-
-
-class UtilityConstraintFile(_ConstraintFile):
-    kind: Literal["utility"]
-    at_least: float
-
-
-class StakeholderConstraintFile(_ConstraintFile):
-    kind: Literal["stakeholder_utility"]
-    stakeholder: str
-    at_least: float
-
-
-class ActionRateConstraintFile(_ConstraintFile):
-    kind: Literal["action_rate"]
-    action: str
-    at_most: float = Field(ge=0, le=1)
-
-
-class ActionRateGapConstraintFile(_ConstraintFile):
-    kind: Literal["action_rate_gap"]
-    action: str
-    groups: GroupsFile
-    at_most: float = Field(ge=0, le=1)
-
-
-ConstraintFile = Annotated[
-    UtilityConstraintFile
-    | StakeholderConstraintFile
-    | ActionRateConstraintFile
-    | ActionRateGapConstraintFile,
-    Field(discriminator="kind"),
-]
 
 
 class ChangeFile(StrictModel):
@@ -102,6 +110,9 @@ class UtilityFile(StrictModel):
     stakeholders: tuple[StakeholderFile, ...] = Field(min_length=1)
     domains: tuple[DomainFile, ...]
     constraints: tuple[ConstraintFile, ...]
+    abstain: AbstainFile | None = None
+    user_satisfaction: SatisfactionFile | None = None
+    hypotheses: tuple[HypothesisFile, ...] = ()
     changelog: tuple[ChangeFile, ...] = Field(min_length=1)
 
 
@@ -113,6 +124,7 @@ def cross_check(file: UtilityFile, document: Document) -> tuple[Issue, ...]:
             _repeated_names(file, document),
             _references(file, document),
             _cells(file, document),
+            _sensitivities(file, document),
             _rest(file, document),
         )
         for issue in issues
@@ -126,6 +138,7 @@ def _repeated_names(file: UtilityFile, document: Document) -> Iterator[Issue]:
         ("stakeholders", [s.name for s in file.stakeholders], True),
         ("domains", [d.name for d in file.domains], True),
         ("constraints", [c.name for c in file.constraints], True),
+        ("hypotheses", [h.name for h in file.hypotheses], True),
     )
     for key, names, is_mapping in lists:
         for at, name in enumerate(names):
@@ -145,8 +158,23 @@ def _references(file: UtilityFile, document: Document) -> Iterator[Issue]:
         yield from _one_of(document, (*here, "domain"), constraint.domain, domains)
         if isinstance(constraint, StakeholderConstraintFile):
             yield from _one_of(document, (*here, "stakeholder"), constraint.stakeholder, stakeholders)
-        if isinstance(constraint, ActionRateConstraintFile | ActionRateGapConstraintFile):
-            yield from _one_of(document, (*here, "action"), constraint.action, file.actions)
+        for key, known in (("action", file.actions), ("among", file.outcomes), ("outcome", file.outcomes)):
+            if hasattr(constraint, key):
+                yield from _one_of(document, (*here, key), getattr(constraint, key), known)
+    for at, hypothesis in enumerate(file.hypotheses):
+        yield from _one_of(document, ("hypotheses", at, "metric"), hypothesis.metric, metric_names(file))
+    if file.abstain is not None:
+        yield from _one_of(document, ("abstain", "action"), file.abstain.action, file.actions)
+
+
+def metric_names(file: UtilityFile) -> tuple[str, ...]:
+    """What a hypothesis may be about: the alignment stage's metrics, stakeholders, constraints, satisfaction."""
+    found = [metric.name for metric in METRICS.values() if "alignment" in metric.sources]
+    found += [f"{stakeholder.name}_utility" for stakeholder in file.stakeholders]
+    found += [constraint.name for constraint in file.constraints]
+    if file.user_satisfaction is not None:
+        found.append(file.user_satisfaction.metric)
+    return tuple(dict.fromkeys(found))
 
 
 def _one_of(document: Document, path: Path, value: str, known: Iterable[str]) -> Iterator[Issue]:
@@ -168,6 +196,26 @@ def _cells(file: UtilityFile, document: Document) -> Iterator[Issue]:
                         compile_expression(cell)
                     except ExpressionError as error:
                         yield document.issue((*here, action, outcome), str(error))
+
+
+def _sensitivities(file: UtilityFile, document: Document) -> Iterator[Issue]:
+    """Every range must be in order and hold the value that the file states."""
+    for at, stakeholder in enumerate(file.stakeholders):
+        if stakeholder.sensitivity is None:
+            continue
+        here: Path = ("stakeholders", at, "sensitivity")
+        ranges = [((*here, "weight"), stakeholder.sensitivity.weight, stakeholder.weight)]
+        for number, payoff in enumerate(stakeholder.sensitivity.payoffs):
+            cell: Path = (*here, "payoffs", number)
+            yield from _one_of(document, (*cell, "action"), payoff.action, file.actions)
+            yield from _one_of(document, (*cell, "outcome"), payoff.outcome, file.outcomes)
+            ranges += [((*cell, "factor"), payoff.factor, 1.0), ((*cell, "amount"), payoff.amount, 0.0)]
+        for path, found, stated in ranges:
+            if found is not None and not found.low <= stated <= found.high:
+                text = f"must hold {stated:g}, as it is now: [{found.low:g}, {found.high:g}]"
+                yield document.issue(path, text, of_key=True)
+            if path[-1] == "weight" and found is not None and found.low < 0:
+                yield document.issue((*path, "low"), f"must be >= 0: {found.low:g}")
 
 
 def _same_keys(
@@ -201,3 +249,25 @@ def _rest(file: UtilityFile, document: Document) -> Iterator[Issue]:
             ("changelog", 0, "version"),
             f"must be the file's version ({file.version}), newest first: {newest}",
         )
+    for at, hypothesis in enumerate(file.hypotheses):
+        if hypothesis.registered > file.changelog[0].date:
+            yield document.issue(
+                ("hypotheses", at, "registered"),
+                f"must not be after the newest change ({file.changelog[0].date}): {hypothesis.registered}",
+            )
+
+
+def unknown_fields(document: Document, known: Iterable[str]) -> tuple[Issue, ...]:
+    """Fields that a payoff reads and nobody offers, each at its cell; `document` must have passed the checks above."""
+    names = tuple(known)
+    found = []
+    for at, stakeholder in enumerate(document.data["stakeholders"]):
+        for action, row in stakeholder["payoffs"].items():
+            for outcome, cell in row.items():
+                fields = compile_expression(cell).fields if isinstance(cell, str) else ()
+                for field in sorted(set(fields) - set(names)):
+                    text = f"reads a field that the contract does not offer at decision time: {field}"
+                    text += did_you_mean(field, names)
+                    path: Path = ("stakeholders", at, "payoffs", action, outcome)
+                    found.append(document.issue(path, f"{text} (known: {', '.join(names)})"))
+    return tuple(found)

@@ -98,6 +98,8 @@ def align(
             columns,
             actions=actions,
             action_names=utility.actions,
+            outcomes=outcomes,
+            outcome_names=utility.outcomes,
             utilities=book.columns["in force"],
             stakeholder_utilities=own,
         ),

@@ -30,15 +30,10 @@ def add_groups(
     except ValueError as error:
         raise AlignmentError(str(error)) from error
     taken = actions == utility.actions.index(str(constraint.action))
-    for name, member in zip(_group_names(constraint), (in_a, ~in_a), strict=True):
+    for name, member in zip(constraint.group_names, (in_a, ~in_a), strict=True):
         book.add(f"{constraint.name}: {name}", member)
         book.add(f"{constraint.name}: {name} taken", member & taken)
         book.add(f"{constraint.name}: {name} utility", np.where(member, book.columns[in_force], 0.0))
-
-
-def _group_names(constraint: Constraint) -> tuple[str, str]:
-    up_to = f"{constraint.group_up_to:g}"
-    return (f"{constraint.group_field} <= {up_to}", f"{constraint.group_field} > {up_to}")
 
 
 def _ratio(book: PairedMeans, part: str, whole: str) -> tuple[float, Floats]:
@@ -52,7 +47,7 @@ def _ratio(book: PairedMeans, part: str, whole: str) -> tuple[float, Floats]:
 
 def group_gap(book: PairedMeans, constraint: Constraint) -> Measured | None:
     """Absolute difference of the groups' action rates; None if a group has no row."""
-    a, b = (f"{constraint.name}: {name}" for name in _group_names(constraint))
+    a, b = (f"{constraint.name}: {name}" for name in constraint.group_names)
     (rate_a, values_a), (rate_b, values_b) = _ratio(book, f"{a} taken", a), _ratio(book, f"{b} taken", b)
     difference = values_a - values_b
     difference = difference[np.isfinite(difference)]
@@ -65,7 +60,7 @@ def group_gap(book: PairedMeans, constraint: Constraint) -> Measured | None:
 
 def group_rows(book: PairedMeans, constraint: Constraint) -> list[GroupRow]:
     found = []
-    for name in _group_names(constraint):
+    for name in constraint.group_names:
         whole = f"{constraint.name}: {name}"
         rows = int(book.columns[whole].sum())
         utility, values = _ratio(book, f"{whole} utility", whole)

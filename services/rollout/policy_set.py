@@ -13,6 +13,7 @@ from pathlib import Path
 
 from policies.rollout_policy import RolloutPolicy, load_rollout
 from policies.utility import UtilitySpec, load_utility
+from policies.utility_file import unknown_fields
 from policies.yaml_source import Document, Issue, PolicyError, load_document
 from services.data.contract import DataContract, load_contract
 
@@ -90,10 +91,7 @@ def _disagreements(
             text = f"must be the folder's service {service!r}: {owner!r}"
             found.append(documents[name].issue(("service",), text))
     declared = {column.name for column in contract.decision_columns}
-    unknown = sorted(set(utility.fields) - declared)
-    if unknown:
-        text = f"payoffs read fields that the contract does not offer at decision time: {', '.join(unknown)}"
-        found.append(documents["utility.yaml"].issue(("stakeholders",), text))
+    found += unknown_fields(documents["utility.yaml"], sorted(declared))
     strangers = sorted(set(contract.label_outcomes.values()) ^ set(utility.outcomes))
     if strangers:
         text = f"outcomes must be those of the contract's label: {', '.join(strangers)} differ"

@@ -26,6 +26,8 @@ def measured(age: list[int], actions: list[int], outcomes: list[int]) -> dict[st
         columns,
         actions=taken,
         action_names=SPEC.actions,
+        outcomes=seen,
+        outcome_names=SPEC.outcomes,
         utilities=realised_utility(SPEC.payoffs(columns), taken, seen),
         stakeholder_utilities=own,
     )

@@ -54,7 +54,8 @@ def test_payoff_over_an_undeclared_field_names_it() -> None:
     """A payoff may read only what the contract offers at decision time; duration is known after the call."""
     issues = refused("utility.yaml", "clip(balance, 0, 5000)", "clip(duration, 0, 5000)")
     assert len(issues) == 1
-    assert issues[0].startswith(f"p/utility.yaml:{line_of('utility.yaml', 'subscribed: "0.25') + 1}:")
+    line = line_of("utility.yaml", "clip(balance, 0, 5000)")
+    assert issues[0].startswith(f"p/utility.yaml:{line}:")
     assert "the contract does not offer at decision time: duration" in issues[0]
 
 
