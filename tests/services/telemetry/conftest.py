@@ -1,7 +1,7 @@
-"""A rollout under way, with doubles at the ports of the proxy, and rows to put into the store."""
+"""A rollout under way, with doubles at the ports of the proxy, rows to put into the store, and two releases."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -11,8 +11,12 @@ import pytest
 
 import policies
 from policies.evidence import PollEvidence, UtilityBlock
+from policies.operating_point import OperatingPoint
 from policies.rollout_policy import Gate, RolloutPolicy, Stage, StageKind
 from policies.utility import UtilitySpec, load_utility
+from services.serving.release import Release, write_release
+from services.serving.row_check import RowCheck
+from services.serving.scorer import Scorer
 from services.store import decisions as store
 from services.store.database import Database
 from services.store.decisions import DecisionRow, Outcome
@@ -22,7 +26,10 @@ from services.telemetry.evidence import gather
 from services.traffic.admin import Host
 from services.traffic.errors import TrafficError
 
+Row = dict[str, Any]
 SETTLED = 1005.0
+WITHHELD = -2.0
+"""EUR by which the candidate holds back from calling; by that much the two releases differ."""
 
 
 @pytest.fixture
@@ -237,3 +244,68 @@ def rollout(
 ) -> Rollout:
     stage = make_stage("canary-25", "canary", 25.0, "utility", "canary_errors", "slow_share")
     return Rollout(db, proxy, record, policy, utility, stage)
+
+
+@pytest.fixture(scope="session")
+def write_pair(
+    parts: Any, policy_texts: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., tuple[Path, Release, Release]]:
+    """Writes champion and candidate: one network, the candidate under another shift or with other files."""
+
+    def write(shift: float = WITHHELD, **changed: str) -> tuple[Path, Release, Release]:
+        folder = tmp_path_factory.mktemp("pair")
+        both = []
+        for held_back, texts in (
+            (0.0, {}),
+            (shift, {f"{name}.yaml": text for name, text in changed.items()}),
+        ):
+            both.append(
+                write_release(
+                    folder,
+                    service="telemarketing",
+                    candidate=parts,
+                    operating_point=OperatingPoint((0.0, held_back)),
+                    policies={**policy_texts, **texts},
+                    provenance={"of": "a test"},
+                    created_at=1.0,
+                )
+            )
+        return folder, both[0], both[1]
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def pair(write_pair: Callable[..., tuple[Path, Release, Release]]) -> tuple[Path, Release, Release]:
+    return write_pair()
+
+
+@pytest.fixture(scope="session")
+def calls(rows: list[Row]) -> list[Row]:
+    """Rows as a caller sends them: the features, and the two audit fields that are required at decision time."""
+    kept = [{**row, "balance": abs(row["balance"]) % 3000} for row in rows]
+    return [{**row, "age": 18 + at % 80, "marital": "single"} for at, row in enumerate(kept)]
+
+
+@pytest.fixture(scope="session")
+def served(contract: Any) -> Callable[[Release, list[Row]], list[str]]:
+    """What serving answers, one request at a time."""
+
+    def serve(release: Release, rows: list[Row]) -> list[str]:
+        scorer = Scorer.load(release)
+        check = RowCheck(contract.columns, payoff_fields=scorer.utility.fields)
+        actions = [scorer.decide(check.to_columns([row])).actions[0] for row in rows]
+        return [scorer.utility.actions[action] for action in actions]
+
+    return serve
+
+
+@pytest.fixture(scope="session")
+def answers(
+    pair: tuple[Path, Release, Release],
+    calls: list[Row],
+    served: Callable[[Release, list[Row]], list[str]],
+) -> tuple[list[str], list[str]]:
+    """Champion's and candidate's answers to the calls."""
+    _, champion, candidate = pair
+    return served(champion, calls), served(candidate, calls)

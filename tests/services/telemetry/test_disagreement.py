@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 from policies.evidence import RatioBlock, UtilityBlock
-from policies.operating_point import OperatingPoint
 from policies.rollout_policy import Stage
 from policies.utility import UtilitySpec, load_utility, realised_utility
-from services.serving.release import Release, write_release
+from services.serving.release import Release
 from services.serving.row_check import RowCheck
 from services.serving.scorer import Scorer
 from services.store.decisions import DecisionRow
@@ -23,70 +22,11 @@ from services.telemetry.disagreement import Disagreement, DisagreementError, Rec
 
 Make = Callable[..., DecisionRow]
 Row = dict[str, Any]
-WITHHELD = -2.0
-"""EUR by which the candidate holds back from calling; by that much the two releases differ."""
-
-
-@pytest.fixture(scope="session")
-def write_pair(
-    parts: Any, policy_texts: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., tuple[Path, Release, Release]]:
-    """Writes champion and candidate: one network, the candidate under another shift or with other files."""
-
-    def write(shift: float = WITHHELD, **changed: str) -> tuple[Path, Release, Release]:
-        folder = tmp_path_factory.mktemp("pair")
-        both = []
-        for held_back, texts in (
-            (0.0, {}),
-            (shift, {f"{name}.yaml": text for name, text in changed.items()}),
-        ):
-            both.append(
-                write_release(
-                    folder,
-                    service="telemarketing",
-                    candidate=parts,
-                    operating_point=OperatingPoint((0.0, held_back)),
-                    policies={**policy_texts, **texts},
-                    provenance={"of": "a test"},
-                    created_at=1.0,
-                )
-            )
-        return folder, both[0], both[1]
-
-    return write
-
-
-@pytest.fixture(scope="session")
-def pair(write_pair: Callable[..., tuple[Path, Release, Release]]) -> tuple[Path, Release, Release]:
-    return write_pair()
-
-
-@pytest.fixture(scope="session")
-def calls(rows: list[Row]) -> list[Row]:
-    """Rows as a caller sends them: the features, and the two audit fields that are required at decision time."""
-    kept = [{**row, "balance": abs(row["balance"]) % 3000} for row in rows]
-    return [{**row, "age": 18 + at % 80, "marital": "single"} for at, row in enumerate(kept)]
 
 
 @pytest.fixture(scope="session")
 def spec(policy_texts: Mapping[str, str]) -> UtilitySpec:
     return load_utility(policy_texts["utility.yaml"], "utility.yaml")
-
-
-def served(release: Release, rows: list[Row], contract: Any) -> list[str]:
-    """What serving answers, one request at a time."""
-    scorer = Scorer.load(release)
-    check = RowCheck(contract.columns, payoff_fields=scorer.utility.fields)
-    return [scorer.utility.actions[int(scorer.decide(check.to_columns([row])).actions[0])] for row in rows]
-
-
-@pytest.fixture(scope="session")
-def answers(
-    pair: tuple[Path, Release, Release], calls: list[Row], contract: Any
-) -> tuple[list[str], list[str]]:
-    """Champion's and candidate's answers to the calls."""
-    _, champion, candidate = pair
-    return served(champion, calls, contract), served(candidate, calls, contract)
 
 
 @pytest.fixture
@@ -393,14 +333,14 @@ def test_recomputing_costs_milliseconds(
 def test_a_row_that_breaks_scoring_does_not_take_the_others_with_it(
     write_pair: Callable[..., tuple[Path, Release, Release]],
     calls: list[Row],
-    contract: Any,
+    served: Callable[[Release, list[Row]], list[str]],
     policy_texts: Mapping[str, str],
 ) -> None:
     """Rows that the contract refuses or that have no price are found one by one; the others get what is served."""
     sold = "0.25 * 0.02463333 * clip(balance, 0, 5000) - 1"
     _, _, candidate = write_pair(utility=policy_texts["utility.yaml"].replace(sold, "log(balance)"))
     rows = [{**row, "balance": 10 + at} for at, row in enumerate(calls[:33])]
-    own = served(candidate, rows, contract)
+    own = served(candidate, rows)
     rows[7]["balance"], rows[20]["job"] = 0, "astronaut"
     found = Recomputation(candidate).decide(rows)
     assert [at for at, action in enumerate(found.actions) if action is None] == [7, 20]
