@@ -24,11 +24,12 @@ from dataclasses import dataclass
 from policies.mixture import log_e_one_sided, rho_one_sided
 
 FLAG_ALPHA = 0.10
-_FLAG_V_OPT = 40.0
-_MIN_POLLS = 3
-_MIN_EVENTS = 10
-_SUSPICIOUS = 0.5
-_UNKNOWN_POLLS = 10
+FLAG_V_OPT = 40.0
+MIN_POLLS = 3
+MIN_EVENTS = 10
+SUSPICIOUS = 0.5
+TEMPERING = ((2, 3.0), (10, 1.5))
+"""(stable's polls fewer than this, what log E is divided by); the first that fits."""
 
 
 @dataclass
@@ -64,12 +65,12 @@ class Dispersion:
         self.squares += events * events / trials
         if not self.is_bursty and self._may_judge:
             excess, freedom = self._totals()
-            rho = rho_one_sided(_FLAG_V_OPT, FLAG_ALPHA)
+            rho = rho_one_sided(FLAG_V_OPT, FLAG_ALPHA)
             self.is_bursty = log_e_one_sided(excess, 2.0 * freedom, rho=rho) >= -math.log(FLAG_ALPHA)
 
     @property
     def _may_judge(self) -> bool:
-        return self.seen >= _MIN_POLLS and self.events >= _MIN_EVENTS and self._totals()[1] > 0
+        return self.seen >= MIN_POLLS and self.events >= MIN_EVENTS and self._totals()[1] > 0
 
     def _totals(self) -> tuple[float, int]:
         """D − (B−1) and B−1 over all strata."""
@@ -91,14 +92,14 @@ class Dispersion:
         if self.is_bursty:
             return True
         excess, freedom = self._totals()
-        return self._may_judge and excess > _SUSPICIOUS * math.sqrt(2.0 * freedom)
+        return self._may_judge and excess > SUSPICIOUS * math.sqrt(2.0 * freedom)
 
     @property
     def tempering(self) -> float:
         """What log E is divided by while stable's dispersion cannot be known; 1 where there is no stable to watch."""
-        if self.seen == 0 or self.seen >= _UNKNOWN_POLLS:
+        if self.seen == 0:
             return 1.0
-        return 3.0 if self.seen == 1 else 1.5
+        return next((factor for polls, factor in TEMPERING if self.seen < polls), 1.0)
 
     def to_json(self) -> dict[str, object]:
         """The sums and the flag."""

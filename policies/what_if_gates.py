@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.gate_evidence import Test, advance_test, rollback_test
+from policies.dispersion import Dispersion
+from policies.gate_tests import CountProcess, Test, advance_test, guarded, rollback_test
 from policies.rollout_policy import Gate
 from policies.statistics import BettingTest, BoundTest, ShareTest, TwoByTwoTest
+from policies.what_if_guard import DispersionPath, GuardedPath, Watched
 from policies.what_if_paths import (
     BoundPath,
     CountPath,
@@ -29,7 +31,7 @@ from policies.what_if_paths import (
 from policies.what_if_payoffs import BettingPath, PollLibrary
 
 BoolArray = NDArray[np.bool_]
-Path = CountPath | BettingPath
+Path = GuardedPath | BettingPath
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,19 +59,27 @@ class Looks:
 
 def can_simulate(gate: Gate) -> bool:
     """Whether the gate's tests have their counterpart here; one that has none is taken to pass, and that is said."""
-    return _path_class(rollback_test(gate, alpha=0.01, width=1.0)) is not None
+    test = rollback_test(gate, alpha=0.01, width=1.0)
+    return isinstance(test, BettingTest) or type(test) in _PATHS
 
 
-def _path_class(test: Test) -> Callable[[Test, int], Path] | None:
-    for kind, path in (
-        (BoundTest, BoundPath),
-        (ShareTest, SharePath),
-        (TwoByTwoTest, TwoByTwoPath),
-        (BettingTest, BettingPath),
-    ):
-        if type(test) is kind:
-            return path  # type: ignore[return-value]
-    return None
+_PATHS: dict[type, Callable[..., CountPath]] = {
+    BoundTest: BoundPath,
+    ShareTest: SharePath,
+    TwoByTwoTest: TwoByTwoPath,
+}
+
+
+def _path(test: Test, alpha: float, runs: int) -> Path:
+    """The test as a gate runs it, counts behind the dispersion guard, for many runs."""
+    if isinstance(test, BettingTest):
+        return BettingPath(test, runs)
+    if not isinstance(test, (BoundTest, ShareTest, TwoByTwoTest)):
+        raise TypeError(f"no simulation of a {type(test).__name__}")
+    process = guarded(test, alpha=alpha, dispersion=Dispersion())
+    if not isinstance(process, CountProcess):
+        raise TypeError(f"no simulation of a {type(process).__name__}")
+    return GuardedPath(test, _PATHS[type(test)](test, runs), process.polls, runs)
 
 
 class GateRuns:
@@ -86,42 +96,38 @@ class GateRuns:
         runs: int,
     ) -> None:
         self.gate, self.runs, self.planned_stages = gate, runs, planned_stages
-        self._tests = (
-            rollback_test(gate, alpha=alpha, width=width),
-            advance_test(gate, alpha=alpha_advance, width=width),
-        )
+        self._rollback = rollback_test(gate, alpha=alpha, width=width), alpha, runs
+        self._advance = advance_test(gate, alpha=alpha_advance, width=width), alpha_advance, runs
+        self.dispersion = DispersionPath(runs)
         self.rollback_limit, self.advance_limit = -math.log(alpha), -math.log(alpha_advance)
-        self.carried = self._path(self._tests[0])
+        self.carried = _path(*self._rollback)
         self.finished = np.zeros(runs)  # Σ E of the stages that are over
         self.left = 0
         self._stage_log_e = np.zeros(runs)
-
-    def _path(self, test: Test) -> Path:
-        path = _path_class(test)
-        if path is None:
-            raise TypeError(f"no simulation of a {type(test).__name__}")
-        return path(test, self.runs)
 
     def enter_stage(self, gate: Gate) -> None:
         """Start the processes of a stage, which sees the gate as `gate`. In the first one the carried process and the
         stage's own are one and the same."""
         self.gate = gate
-        self.stage_rollback = self.carried if self.left == 0 else self._path(self._tests[0])
-        self.advance = self._path(self._tests[1])
+        self.stage_rollback = self.carried if self.left == 0 else _path(*self._rollback)
+        self.advance = _path(*self._advance)
         self._n = np.zeros(self.runs)
 
     def leave_stage(self) -> None:
         """Freeze what the stage's own rollback process came to."""
         self.finished += np.exp(self._stage_log_e)
         self.left += 1
+        self.dispersion.begin_stage()
 
     def look(self, rows: IntArray, polls: PollRuns) -> Looks:
         """Take a chunk in for the runs `rows`, and judge after each of its polls."""
-        carried = _extend(self.carried, rows, self._against(polls))
+        watched = self.dispersion.extend(rows, polls) if isinstance(polls, CountRuns) else None
+        seen = self._against(polls)
+        carried = _extend(self.carried, rows, seen, watched)
         stage = carried
         if self.stage_rollback is not self.carried:
-            stage = _extend(self.stage_rollback, rows, self._against(polls))
-        advance = _extend(self.advance, rows, self._against(polls))
+            stage = _extend(self.stage_rollback, rows, seen, watched)
+        advance = _extend(self.advance, rows, seen, watched)
         n = self._n[rows][:, None] + np.cumsum(polls.canary_n, axis=1)
         self._ahead = rows, stage, n
         with np.errstate(over="ignore"):
@@ -144,13 +150,15 @@ class GateRuns:
         self._stage_log_e[rows], self._n[rows] = stage[pick, at], n[pick, at]
         for path in {id(one): one for one in (self.carried, self.stage_rollback, self.advance)}.values():
             path.settle(at)
+        if isinstance(self.carried, GuardedPath):
+            self.dispersion.settle(at)
 
 
-def _extend(path: Path, rows: IntArray, polls: PollRuns) -> FloatArray:
+def _extend(path: Path, rows: IntArray, polls: PollRuns, watched: Watched | None) -> FloatArray:
     if isinstance(path, BettingPath):
         if not isinstance(polls, PayoffRuns):
             raise TypeError("betting needs payoffs")
         return path.extend(rows, polls.library, polls.drawn)
-    if not isinstance(polls, CountRuns):
+    if not isinstance(polls, CountRuns) or watched is None:
         raise TypeError("this gate needs counts")
-    return path.extend(rows, polls)
+    return path.extend(rows, polls, watched)

@@ -32,7 +32,10 @@ class CountRuns:
 
 
 class CountPath(Protocol):
-    """What a path over counts can do."""
+    """What a path over counts can do. parts: the mixture's log ratios of the last chunk; weights: None for equal."""
+
+    parts: list[FloatArray]
+    weights: FloatArray | None
 
     def extend(self, rows: IntArray, counts: CountRuns) -> FloatArray:
         """Log E of the runs `rows` after each poll of a chunk, (rows, polls)."""
@@ -72,6 +75,9 @@ class BoundPath:
 
     def __init__(self, test: BoundTest, runs: int) -> None:
         self.bound, self.side = test.bound, test.side
+        self.grid = np.array(_BELOW if self.side == "below" else _ABOVE)
+        self.weights: FloatArray | None = self.grid[:, 1]
+        self.parts: list[FloatArray] = []
         self.sums = RunSums(2, runs)
         self.settle = self.sums.settle
 
@@ -79,12 +85,11 @@ class BoundPath:
         """As `CountPath`; only the canary's half counts."""
         self.sums.begin(rows)
         events, n = self.sums.add(counts.canary_events), self.sums.add(counts.canary_n)
-        grid = np.array(_BELOW if self.side == "below" else _ABOVE)
-        odds = grid[:, 0] * self.bound / (1 - self.bound)
+        odds = self.grid[:, 0] * self.bound / (1 - self.bound)
         misses = n - events
         under_null = xlogy(events, self.bound) + xlog1py(misses, -self.bound)
-        parts = [xlogy(events, p) + xlog1py(misses, -p) - under_null for p in odds / (1 + odds)]
-        return log_mean_exp(parts, grid[:, 1])
+        self.parts = [xlogy(events, p) + xlog1py(misses, -p) - under_null for p in odds / (1 + odds)]
+        return log_mean_exp(self.parts, self.weights)
 
 
 class SharePath:
@@ -92,6 +97,8 @@ class SharePath:
 
     def __init__(self, test: ShareTest, runs: int) -> None:
         self.r0, self.ratios = test.r0, np.asarray(test.ratios)
+        self.weights = None if test.weights is None else np.asarray(test.weights)
+        self.parts: list[FloatArray] = []
         self.sums = RunSums(len(self.ratios), runs)
         self.settle = self.sums.settle
 
@@ -109,11 +116,11 @@ class SharePath:
     def _add(self, rows: IntArray, canary: FloatArray, stable: FloatArray, odds: FloatArray) -> FloatArray:
         self.sums.begin(rows)
         at_null, both = np.log1p(self.r0 * odds), canary + stable
-        parts = [
+        self.parts = [
             self.sums.add(canary * np.log(r / self.r0) + both * (at_null - np.log1p(r * odds)))
             for r in self.ratios
         ]
-        return log_mean_exp(parts)
+        return log_mean_exp(self.parts, self.weights)
 
 
 class TwoByTwoPath:
@@ -121,6 +128,8 @@ class TwoByTwoPath:
 
     def __init__(self, test: TwoByTwoTest, runs: int) -> None:
         self.ratios = np.asarray(test.ratios)
+        self.weights = None if test.weights is None else np.asarray(test.weights)
+        self.parts: list[FloatArray] = []
         self.sums = RunSums(2 + len(self.ratios), runs)
         self.settle = self.sums.settle
 
@@ -133,15 +142,15 @@ class TwoByTwoPath:
         theta_s = (events - es + 0.5) / (n - ns + 1)
         share_c = np.divide(nc, nc + ns, out=np.full_like(nc, 0.5), where=nc + ns > 0)
         with_s, without_s = np.log(theta_s), np.log1p(-theta_s)
-        parts = []
+        self.parts = []
         for ratio in self.ratios:
             theta_c = np.minimum(theta_s * ratio, (1 + theta_s) / 2)
             theta_0 = theta_s + share_c * (theta_c - theta_s)
             with_0, without_0 = np.log(theta_0), np.log1p(-theta_0)
             step = ec * (np.log(theta_c) - with_0) + (nc - ec) * (np.log1p(-theta_c) - without_0)
             step += es * (with_s - with_0) + (ns - es) * (without_s - without_0)
-            parts.append(self.sums.add(np.where(speaks, step, 0.0)))
-        return log_mean_exp(parts)
+            self.parts.append(self.sums.add(np.where(speaks, step, 0.0)))
+        return log_mean_exp(self.parts, self.weights)
 
 
 def log_mean_exp(parts: list[FloatArray], weights: FloatArray | None = None) -> FloatArray:

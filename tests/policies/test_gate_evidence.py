@@ -66,7 +66,7 @@ GAP_SHIFT = replace(
     ],
 )
 def test_metric_and_comparison_choose_the_test(gate: Gate, advance: str, rollback: str) -> None:
-    """The table of gates.md: bound F6; ratio F2 or F3; absolute, ratio metric, gaps F1; utility F4; shifts two-sided."""
+    """As gates.md says: bound F6; ratio F2 or F3; absolute, ratio metric, gaps F1; utility F4; shifts two-sided."""
     evidence = evidence_of(gate)
     assert (kind_of_test(evidence.advance), kind_of_test(evidence.carried)) == (advance, rollback)
 

@@ -333,4 +333,5 @@ def test_a_canary_without_any_error_is_promoted(stable: float) -> None:
     judged = staged(gate("errors", "canary_errors", max=0.02), drift)
     found = simulate(judged, Effect("none", {"canary_errors": Rates(0.0, stable)}), Settings(runs=1000))
     assert found.share("promoted") == 1.0
-    assert (found.time_to(0.9) or math.inf) <= 60.0
+    # ten polls, where chance makes stable look bursty and F1 has to speak too (dispersion guard)
+    assert (found.time_to(0.9) or math.inf) <= 100.0
