@@ -139,6 +139,15 @@ class WhatIf:
         }
 
 
+def lasting(seconds: float) -> str:
+    """A time to decision, short: `129 s`, `22 min`, `9.5 h`, `12 d`."""
+    for size, unit in ((172_800, "d"), (10_800, "h"), (180, "min")):
+        if seconds >= size:
+            value = seconds / {"d": 86_400, "h": 3_600, "min": 60}[unit]
+            return f"{value:.1f} {unit}" if value < 20 else f"{value:.0f} {unit}"
+    return f"{seconds:.3g} s"
+
+
 def summarise(
     policy: RolloutPolicy,
     runs: Runs,
