@@ -204,16 +204,20 @@ def test_failover_is_no_skew(
 def test_rounding_decides_nothing(
     write_pair: Callable[..., tuple[Path, Release, Release]], calls: list[Row], contract: Any
 ) -> None:
-    """Where a release is within rounding of a tie, the row is compared in full and either answer of it is no skew."""
+    """Where a release is within rounding of a tie, the row is compared in full, though both actions come out the same
+    here; and either answer to it is no skew."""
     _, champion, _ = write_pair()
     scorer = Scorer.load(champion)
     check = RowCheck(contract.columns, payoff_fields=scorer.utility.fields)
-    utilities = scorer.decide(check.to_columns(calls[:1])).expected_utility[0]
-    folder, champion, candidate = write_pair(float(utilities[0] - utilities[1]))
+    decided = scorer.decide(check.to_columns(calls))
+    at = int(np.argmin(decided.actions))  # the first that the champion leaves alone
+    behind = decided.expected_utility[at, 0] - decided.expected_utility[at, 1]
+    folder, champion, candidate = write_pair(float(behind) - 1e-5)
     disagreement = Disagreement(folder, champion=champion.id, candidate=candidate.id)
     for action in ("leave", "call"):
-        found = disagreement.compare([unit_of(candidate, calls[0], action)])
+        found = disagreement.compare([unit_of(candidate, calls[at], action)])
         assert (found.agrees.tolist(), found.skew, found.unscored) == ([False], "", 0)
+    assert Recomputation(candidate).decide([calls[at]]).actions.tolist() == ["leave"]
 
 
 def test_rows_that_one_release_cannot_score_are_compared_in_full(
