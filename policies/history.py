@@ -10,7 +10,7 @@ Source: gates.md semantics 1 to 10. Must never import: anything that does I/O or
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
@@ -279,18 +279,3 @@ def _story(logged_stage: str, said: tuple[Said, ...]) -> Story:
 def _kind_of(verdict: Verdict) -> tuple[str, Decision, ReasonCode]:
     return verdict.stage, verdict.decision, verdict.reason
 
-
-def log_e_curves(timeline: Timeline) -> Iterator[tuple[str, str, list[tuple[float, float, float]]]]:
-    """Per gate and side ("pass" or "fail"): (epoch s, log E, its limit) of every poll that judged it."""
-    curves: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
-    for one in timeline.said:
-        for gate in one.verdict.gates:
-            sides = {
-                "pass": (gate.log_e, gate.log_limit) if gate.status != "fail" else (None, None),
-                "fail": (gate.rollback_log_e, gate.rollback_log_limit),
-            }
-            for side, (log_e, limit) in sides.items():
-                if log_e is not None and limit is not None:
-                    curves.setdefault((gate.gate, side), []).append((one.poll.at, log_e, limit))
-    for (gate_name, side), points in curves.items():
-        yield gate_name, side, points
