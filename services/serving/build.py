@@ -66,6 +66,7 @@ INCLUDED_SOURCES = (
     "services/training/errors.py",
     "services/training/forward.py",
     "services/training/preprocessing.py",
+    "services/training/trees.py",
 )
 REQUIREMENTS = (
     "bentoml",

@@ -1,31 +1,38 @@
-"""Train the candidates of one release and keep the better: cross-entropy against payoff-weighted cross-entropy.
+"""Train the candidates of one release and keep the best by what its decisions would have earned.
 
-Each is fitted on `train` with early stopping on `validation`, calibrated on `calibration`, then judged by what its
-decisions (the action of highest expected utility, row by row) would have earned on `validation`. On a tie the first,
-simpler loss wins. The interval says how sure the judgement is; the alignment stage judges again on later rows.
+A candidate is a network trained with a loss of services/training/losses.py, or `boosted_average`: the network trained
+with cross-entropy averaged with gradient-boosted trees. Each is fitted on `train` with early stopping on `validation`,
+calibrated on `calibration`, then judged by the utility of its decisions (the action of highest expected utility, row by
+row) on `validation`. The best is kept, on a tie the first named; every other's distance to it is on record, paired on
+the same rows. The intervals say how sure the judgement is; the alignment stage judges again on later rows.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.evidence import Measured
 from policies.operating_point import OperatingPoint
 from policies.utility import UtilitySpec, realised_utility
-from services.alignment.bootstrap import interval, resampled_means
+from services.training.boosted import BoostedSettings, fit_trees
 from services.training.calibration import Calibration, calibration_error
-from services.training.candidate import TrainedCandidate
-from services.training.fit import Fitted, Labelled, Progress, Settings, fit
+from services.training.candidate import Epoch, TrainedCandidate
+from services.training.errors import TrainingError
+from services.training.fit import Labelled, Progress, Settings, fit
 from services.training.forward import Architecture, forward
-from services.training.losses import loss_named
+from services.training.losses import LOSSES, loss_named
 from services.training.network import architecture_for
 from services.training.preprocessing import Columns, FeatureContract, Preprocessing
+from services.training.selection import Training, choose, interval_of, paired
 from services.training.time_slices import labelled_rows, outcome_indices
 
-LOSS_NAMES = ("cross_entropy", "payoff_weighted")
+__all__ = ["BOOSTED_AVERAGE", "CANDIDATES", "USUAL_CANDIDATES", "Training", "TrainingContract", "train"]
+
+USUAL_CANDIDATES = ("cross_entropy", "payoff_weighted")
+BOOSTED_AVERAGE = "boosted_average"
+CANDIDATES = (*LOSSES, BOOSTED_AVERAGE)
 
 
 class TrainingContract(FeatureContract, Protocol):
@@ -38,35 +45,22 @@ class TrainingContract(FeatureContract, Protocol):
 
 
 @dataclass(frozen=True)
-class Training:
-    """All candidates, the chosen one among them, and the rows each slice brought."""
+class _Model:
+    """Fitted, not yet calibrated."""
 
-    candidates: tuple[TrainedCandidate, ...]
-    chosen: TrainedCandidate
-    rows: Mapping[str, int]
-
-    def measured(self) -> dict[str, Measured]:
-        """The chosen candidate's metrics for the training gates."""
-        chosen = self.chosen
-        lower, upper = chosen.validation_interval
-        return {
-            "validation_utility": Measured(chosen.validation_utility, lower, upper, chosen.validation_rows),
-            "calibration_error": Measured(chosen.calibration_error, n=chosen.validation_rows),
-        }
-
-    def record(self) -> dict[str, object]:
-        """What the ledger and the reports keep: JSON-safe, without the weights."""
-        return {
-            "chosen": self.chosen.loss_name,
-            "rows": dict(self.rows),
-            "candidates": [candidate.record() for candidate in self.candidates],
-        }
+    architecture: Architecture
+    weights: Mapping[str, NDArray[Any]]
+    best_epoch: int
+    history: tuple[Epoch, ...] = ()
 
 
 @dataclass(frozen=True)
-class _Slice:
-    columns: Columns
-    rows: Labelled
+class _Judged:
+    """Calibrated, and what its decisions earned on each validation row (n,)."""
+
+    calibration: Calibration
+    calibration_error: float
+    earned: NDArray[np.float64]
 
 
 def train(
@@ -77,41 +71,81 @@ def train(
     contract: TrainingContract,
     utility: UtilitySpec,
     seed: int,
+    candidates: Sequence[str] = USUAL_CANDIDATES,
     on_progress: Callable[[Progress], None] = lambda event: None,
     settings: Settings | None = None,
+    boosted: BoostedSettings | None = None,
+    needs_proof: bool = False,
 ) -> Training:
-    """Train, calibrate and judge one candidate per loss.
+    """Train, calibrate and judge the named `candidates`, simplest first; CANDIDATES lists what there is.
+
+    With `needs_proof`, another than the first is kept only if it is clearly better: services/training/selection.py.
 
     Columns map names to (n,) arrays and hold the contract's features, its label, and the fields that the payoffs read.
     Rows without a label are left out. Raises TrainingError, and UtilityError for rows that cannot be priced.
     """
+    _check_names(candidates)
     settings = settings or Settings()
     slices = {"train": training, "validation": validation, "calibration": calibration}
     known = {name: _known(columns, contract, utility) for name, columns in slices.items()}
     preprocessing = Preprocessing.fit(known["train"][0], contract)
     parts = {
-        name: _Slice(columns, Labelled(preprocessing.transform(columns), outcomes, utility.payoffs(columns)))
+        name: Labelled(preprocessing.transform(columns), outcomes, utility.payoffs(columns))
         for name, (columns, outcomes) in known.items()
     }
     architecture = architecture_for(preprocessing, outcomes=len(utility.outcomes), hidden=settings.hidden)
-    candidates = []
-    for loss_name in LOSS_NAMES:
+
+    def network(loss_name: str) -> _Model:
         fitted = fit(
-            parts["train"].rows,
-            parts["validation"].rows,
+            parts["train"],
+            parts["validation"],
             architecture=architecture,
             objective=loss_named(loss_name),
             settings=settings,
             seed=seed,
             on_progress=on_progress,
         )
-        candidates.append(
-            _candidate(loss_name, fitted, parts, architecture, preprocessing, utility, seed=seed)
+        return _Model(architecture, fitted.weights, fitted.best_epoch, fitted.history)
+
+    models: dict[str, _Model] = {}
+    for name in candidates:
+        if name == BOOSTED_AVERAGE:
+            base = models.get("cross_entropy") or network("cross_entropy")
+            models[name] = _with_trees(base, parts, boosted or BoostedSettings(), seed=seed)
+        else:
+            models[name] = network(name)
+    judged = {name: _judge(model, parts, utility) for name, model in models.items()}
+    means = paired({name: one.earned for name, one in judged.items()}, seed=seed)
+    trained = []
+    for name, model in models.items():
+        mean = means.mean(name)
+        trained.append(
+            TrainedCandidate(
+                loss_name=name,
+                weights=model.weights,
+                architecture=model.architecture,
+                preprocessing=preprocessing,
+                calibration=judged[name].calibration,
+                outcomes=utility.outcomes,
+                validation_utility=mean.value,
+                validation_interval=interval_of(mean),
+                validation_rows=mean.n,
+                calibration_error=judged[name].calibration_error,
+                best_epoch=model.best_epoch,
+                history=model.history,
+                seed=seed,
+            )
         )
-    chosen = max(candidates, key=lambda candidate: candidate.validation_utility)
-    return Training(
-        tuple(candidates), chosen, {name: len(part.rows.outcomes) for name, part in parts.items()}
-    )
+    rows = {name: len(part.outcomes) for name, part in parts.items()}
+    return choose(trained, means, rows=rows, needs_proof=needs_proof)
+
+
+def _check_names(candidates: Sequence[str]) -> None:
+    unknown = [name for name in candidates if name not in CANDIDATES]
+    if unknown or not candidates or len(set(candidates)) != len(candidates):
+        raise TrainingError(
+            f"'candidates' must be one or more of {list(CANDIDATES)}, each once: {list(candidates)}"
+        )
 
 
 def _known(
@@ -123,35 +157,27 @@ def _known(
     return labelled_rows(columns, outcomes)
 
 
-def _candidate(
-    loss_name: str,
-    fitted: Fitted,
-    parts: Mapping[str, _Slice],
-    architecture: Architecture,
-    preprocessing: Preprocessing,
-    utility: UtilitySpec,
-    *,
-    seed: int,
-) -> TrainedCandidate:
-    """Calibrate a fitted network and judge it by the utility of its decisions on the validation rows."""
-    newest, judged = parts["calibration"].rows, parts["validation"].rows
-    calibration = Calibration.fit(forward(architecture, fitted.weights, newest.encoded), newest.outcomes)
-    probabilities = calibration.apply(forward(architecture, fitted.weights, judged.encoded))
-    point = OperatingPoint((0.0,) * len(utility.actions), utility.default_index)
-    actions = point.choose(judged.payoffs, probabilities)
-    earned = realised_utility(judged.payoffs, actions, judged.outcomes)
-    return TrainedCandidate(
-        loss_name=loss_name,
-        weights=fitted.weights,
-        architecture=architecture,
-        preprocessing=preprocessing,
-        calibration=calibration,
-        outcomes=utility.outcomes,
-        validation_utility=float(earned.mean()),
-        validation_interval=interval(resampled_means(earned[:, None], seed=seed)[:, 0]),
-        validation_rows=len(judged.outcomes),
-        calibration_error=calibration_error(probabilities, judged.outcomes),
-        best_epoch=fitted.best_epoch,
-        history=fitted.history,
+def _with_trees(
+    base: _Model, parts: Mapping[str, Labelled], settings: BoostedSettings, *, seed: int
+) -> _Model:
+    """The network with a boosted peer beside it; forward averages the two."""
+    peer = fit_trees(
+        parts["train"],
+        parts["validation"],
+        cardinalities=base.architecture.cardinalities,
+        outcomes=base.architecture.outcomes,
+        settings=settings,
         seed=seed,
     )
+    return _Model(replace(base.architecture, trees=peer.shape), {**base.weights, **peer.arrays}, peer.rounds)
+
+
+def _judge(model: _Model, parts: Mapping[str, Labelled], utility: UtilitySpec) -> _Judged:
+    """Calibrate on the newest rows; then what the decisions earn on the validation rows."""
+    newest, held_out = parts["calibration"], parts["validation"]
+    calibration = Calibration.fit(forward(model.architecture, model.weights, newest.encoded), newest.outcomes)
+    probabilities = calibration.apply(forward(model.architecture, model.weights, held_out.encoded))
+    point = OperatingPoint((0.0,) * len(utility.actions), utility.default_index)
+    actions = point.choose(held_out.payoffs, probabilities)
+    earned = realised_utility(held_out.payoffs, actions, held_out.outcomes)
+    return _Judged(calibration, calibration_error(probabilities, held_out.outcomes), earned)

@@ -20,6 +20,7 @@ from services.training.fit import Progress, Settings
 from services.training.forward import Architecture, forward
 from services.training.network import Network
 from services.training.preprocessing import Preprocessing
+from services.training.selection import choose, paired
 from services.training.time_slices import TimePlan, labelled_rows, outcome_indices, time_slices
 from services.training.train import Training, TrainingContract, train
 
@@ -89,6 +90,39 @@ def test_the_better_on_validation_is_chosen_and_both_are_recorded(training: Trai
     assert high is not None
     assert low < measured["validation_utility"].value < high
     assert 0 <= measured["calibration_error"].value < 0.1
+
+
+def test_the_distance_to_every_other_is_paired_on_the_same_rows(training: Training) -> None:
+    """The record says what the chosen earned more than each other, with an interval far sharper than two apart."""
+    (comparison,) = training.comparisons
+    other = next(c for c in training.candidates if c is not training.chosen)
+    assert comparison.other == other.loss_name
+    ahead = training.chosen.validation_utility - other.validation_utility
+    assert comparison.difference == pytest.approx(ahead, abs=1e-9)
+    low, high = comparison.interval
+    assert low <= comparison.difference <= high
+    assert high - low < 0.5 * (other.validation_interval[1] - other.validation_interval[0])
+
+
+def test_where_proof_is_asked_for_the_first_named_stays_unless_clearly_beaten(
+    columns: Columns, toy_contract: TrainingContract, toy_utility: UtilitySpec
+) -> None:
+    """A later candidate that is a little better is kept by default, and not where it needs proof; names are checked."""
+    earned = {"a": np.tile([0.0, 1.0], 200), "b": np.tile([0.0, 1.0], 200), "c": np.tile([0.5, 1.0], 200)}
+    earned["b"][0] = 1.0
+    quick = replace(QUICK, most_epochs=1)
+    one = run(columns, toy_contract, toy_utility, settings=quick, candidates=["cross_entropy"]).chosen
+    three = [replace(one, loss_name=name, validation_utility=float(v.mean())) for name, v in earned.items()]
+    means = paired(earned, seed=0)
+
+    def kept(names: str, *, needs_proof: bool) -> str:
+        some = [candidate for candidate in three if candidate.loss_name in names]
+        return choose(some, means, rows={}, needs_proof=needs_proof).chosen.loss_name
+
+    assert [kept("ab", needs_proof=False), kept("ab", needs_proof=True)] == ["b", "a"]
+    assert [kept("abc", needs_proof=False), kept("abc", needs_proof=True)] == ["c", "c"]
+    with pytest.raises(TrainingError, match="'candidates' must be one or more of"):
+        run(columns, toy_contract, toy_utility, candidates=["crossentropy"])
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_torch_alone(
