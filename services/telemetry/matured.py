@@ -97,7 +97,7 @@ def add_matured(
     if "utility" in metrics and cursor.skew:
         poll.missing["utility"] = cursor.skew
     elif "utility" in metrics:
-        poll.blocks["utility"] = _utility_block(found, compared, utility)
+        poll.blocks["utility"] = _utility_block(found, compared)
 
 
 def _compares_where_they_differ(stage: Stage) -> bool:
@@ -110,13 +110,12 @@ def _compare(units: Sequence[DecidedUnit], disagreement: Disagreement | None) ->
     return disagreement.compare(units)
 
 
-def _utility_block(found: Realised, compared: Compared | None, utility: UtilitySpec) -> UtilityBlock:
+def _utility_block(found: Realised, compared: Compared | None) -> UtilityBlock:
     """Full payoffs; or, where the releases were compared, those where they differ, with the full ones behind them."""
     plain = UtilityBlock(*found.arms(found.earned))
     if compared is None:
         return plain
-    nothing = float(np.clip(0.0, *utility.range))  # the same in both arms, and a payoff that the gates allow
-    return UtilityBlock(*found.arms(np.where(compared.agrees, nothing, found.earned)), plain=plain)
+    return UtilityBlock(*found.arms(np.where(compared.agrees, 0.0, found.earned)), plain=plain)
 
 
 def _unresolved_fault(needed: Mapping[str, int], unresolved: Mapping[str, int]) -> str:
