@@ -59,7 +59,7 @@ def about(seconds: float) -> str:
     for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
             return f"{seconds / size:,.0f} {name}"
-    return f"{seconds:.0f} s"
+    return f"{seconds:.0f} s" if seconds >= 1 else "1 s"
 
 
 def _matched(pattern: re.Pattern[str], text: object) -> re.Match[str] | None:

@@ -9,12 +9,14 @@ Source: gates.md semantics 1 to 10. Must never import: anything that reads a fil
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Literal
 
 from policies.digest import canonical_sha256
 from policies.metrics import METRICS as METRICS
+from policies.plan_mistakes import plan_errors, plan_warnings
 from policies.rollout_file import (
     AdvanceOn,
     AppliesTo,
@@ -31,7 +33,7 @@ from policies.rollout_file import (
 )
 from policies.rollout_lint import mistakes_in
 from policies.stage_gates import is_measured_in, is_required_in
-from policies.yaml_source import PolicyError, load_document, parse
+from policies.yaml_source import Issue, PolicyError, load_document, parse
 
 Scale = Literal["ratio", "absolute"]
 
@@ -104,7 +106,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class RolloutPolicy:
-    """A whole policy. Times in seconds of wall time; time_scale: event seconds that pass in one of them."""
+    """A whole policy. Times in seconds of wall time; time_scale: event seconds that pass in one of them.
+
+    warnings: what is lawful but doubtful, with its place; digest covers the meaning, not the layout.
+    """
 
     service: str
     version: int
@@ -120,6 +125,7 @@ class RolloutPolicy:
     digest: str
     review_by: date | None = None
     retrain_every_s: float = math.inf
+    warnings: tuple[Issue, ...] = field(default=(), compare=False)
 
     @property
     def live_stages(self) -> tuple[Stage, ...]:
@@ -164,8 +170,8 @@ def load_rollout(text: str, source: str) -> RolloutPolicy:
     file = parse(document, RolloutFile)
     issues = mistakes_in(file, document)
     if issues:
-        raise PolicyError(tuple(sorted(issues, key=lambda issue: (issue.line, issue.column))))
-    return RolloutPolicy(
+        raise _refused(issues)
+    policy = RolloutPolicy(
         service=file.service,
         version=file.version,
         owner=file.owner,
@@ -181,6 +187,14 @@ def load_rollout(text: str, source: str) -> RolloutPolicy:
         review_by=file.review_by,
         retrain_every_s=math.inf if file.retrain_every is None else file.retrain_every,
     )
+    issues = plan_errors(policy, document)
+    if issues:
+        raise _refused(issues)
+    return replace(policy, warnings=tuple(plan_warnings(policy, document)))
+
+
+def _refused(issues: Sequence[Issue]) -> PolicyError:
+    return PolicyError(tuple(sorted(issues, key=lambda issue: (issue.line, issue.column))))
 
 
 def _stage(stage: StageFile, file: RolloutFile) -> Stage:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from policies.rollout_agreement import rollout_errors_beside, rollout_warnings_beside
 from policies.rollout_policy import RolloutPolicy, load_rollout
 from policies.utility import UtilitySpec, load_utility
 from policies.utility_file import unknown_fields
@@ -27,13 +28,14 @@ class PolicyFolderError(ValueError):
 
 @dataclass(frozen=True)
 class PolicySet:
-    """A decision service's policies, parsed, and their texts by file name."""
+    """A decision service's policies, parsed, and their texts by file name; place: the folder, as errors name it."""
 
     service: str
     contract: DataContract
     utility: UtilitySpec
     rollout: RolloutPolicy
     texts: Mapping[str, str]
+    place: str
 
 
 def load_policies(service: str, *, folder: Path = POLICIES) -> PolicySet:
@@ -70,10 +72,10 @@ def parse_policies(service: str, texts: Mapping[str, str], *, place: str) -> Pol
         raise PolicyError(tuple(issues))
     documents = {name: load_document(texts[name], f"{place}/{name}") for name in FILES}
     issues += _disagreements(service, contract, utility, rollout, documents=documents)
-    issues += _laxer_gates(utility, rollout, documents["rollout.yaml"])
+    issues += rollout_errors_beside(utility, rollout, documents["rollout.yaml"])
     if issues:
         raise PolicyError(tuple(issues))
-    return PolicySet(service, contract, utility, rollout, dict(texts))
+    return PolicySet(service, contract, utility, rollout, dict(texts), place)
 
 
 def _disagreements(
@@ -99,36 +101,13 @@ def _disagreements(
     return found
 
 
-# The gate metric that judges a constraint's quantity, by the constraint's kind.
-_SAME_QUANTITY = {
-    "action_rate_gap": ("call_rate_gap", "group_call_rate_gap"),
-    "action_rate": ("action_rate",),
-}
-
-
-def _laxer_gates(utility: UtilitySpec, rollout: RolloutPolicy, document: Document) -> list[Issue]:
-    """Gates whose upper bound is laxer than the stakeholders' own bound on the same quantity."""
-    names = [gate["name"] for gate in document.data["gates"]]
-    gates = {gate.name: gate for stage in rollout.stages for gate in stage.gates}
-    found = []
-    for constraint in utility.constraints:
-        for gate in gates.values():
-            is_same = gate.metric in _SAME_QUANTITY.get(constraint.kind, ())
-            if not is_same or gate.max is None or constraint.at_most is None:
-                continue
-            if gate.max > constraint.at_most:
-                message = (
-                    f"must be <= {constraint.at_most:g}, the bound of constraint '{constraint.name}' "
-                    f"in utility.yaml: {gate.max:g}"
-                )
-                found.append(document.issue(("gates", names.index(gate.name), "max"), message))
-    return found
-
-
 def lint_warnings(policies: PolicySet, *, today: date) -> tuple[Issue, ...]:
-    """What is allowed but should be looked at: unobservable payoffs, a review that is overdue."""
+    """What is allowed but should be looked at: unobservable payoffs, starved bets, a review that is overdue."""
+    utility = load_document(policies.texts["utility.yaml"], f"{policies.place}/utility.yaml")
+    rollout = load_document(policies.texts["rollout.yaml"], f"{policies.place}/rollout.yaml")
     found = list(policies.utility.warnings)
-    if policies.utility.review_by < today:
-        text = f"the review was due on {policies.utility.review_by.isoformat()}"
-        found.append(Issue("utility.yaml", 1, 1, "reviewBy", text))
+    found += rollout_warnings_beside(policies.utility, policies.rollout, rollout)
+    for document, due in ((utility, policies.utility.review_by), (rollout, policies.rollout.review_by)):
+        if due is not None and due < today:
+            found.append(document.issue(("reviewBy",), f"the review was due on {due.isoformat()}"))
     return tuple(found)

@@ -1,0 +1,52 @@
+"""Promises to people who come from Argo Rollouts, Flagger or Kayenta: their word is answered with ours."""
+
+from pathlib import Path
+
+import pytest
+
+from policies.rollout_policy import load_rollout
+from policies.yaml_source import PolicyError
+
+TEXT = Path(__file__).with_name("every_key.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("place", "line", "says"),
+    [
+        ("gate", "failureLimit: 3", "'gates[0].failureLimit' is no key here: there is no count of failed checks here"),
+        ("gate", "maxFailures: 3", "write the bound (`max`, or `tolerance` and `niMargin`)"),
+        ("gate", "threshold: 99", "is no key here: write `min` or `max` with `compareTo: bound`"),
+        ("gate", "thresholdRange: {max: 1}", "or `tolerance` and `niMargin` with `compareTo: champion`"),
+        ("gate", "successCondition: result < 1", "there is no condition on a single reading of a live metric"),
+        ("gate", "interval: 1m", "write `poll` once at the top of the file; a gate's `window`"),
+        ("gate", "provider: {prometheus: x}", "gates name metrics that Trimtab measures itself"),
+        ("gate", "nanStrategy: replace", "missing, NaN or too little evidence never passes"),
+        ("gate", "critical: true", "write `onFail: rollback`"),
+        ("gate", "budgetMs: 250", "write `budget: 250ms`"),
+        ("stage", "setWeight: 5", "'stages[0].setWeight' is no key here: write `weight: 5%`"),
+        ("stage", "weightPct: 5", "write `weight: 5%`"),
+        ("stage", "pause: {duration: 10m}", "write `bake: {min: 15m, max: 2h}`"),
+        ("stage", "bakeMinS: 10", "write `bake: {min: 15m, max: 2h}`"),
+        ("stage", "require: [errors]", "write `requiredFrom: 5%` at the gate"),
+        ("top", "stepWeight: 5", "each step is a stage; write `stages`"),
+        ("top", "maxWeight: 50", "each step is a stage"),
+        ("top", "analysis: {}", "gates stand in this file; write `gates`"),
+        ("top", "pollS: 10", "write `poll: 10s`"),
+        ("top", "progressDeadlineSeconds: 600", "write each stage's longest bake"),
+    ],
+)  # fmt: skip
+def test_the_word_of_another_tool_is_answered_with_ours(place: str, line: str, says: str) -> None:
+    """The error stands at that key and says what to write instead, and why there is no such thing here."""
+    before = {
+        "gate": "    metric: quarantined_share\n",
+        "stage": "    kind: offline\n",
+        "top": "timeScale: 1\n",
+    }
+    indent = "" if place == "top" else "    "
+    text = TEXT.replace(before[place], f"{before[place]}{indent}{line}\n", 1)
+    with pytest.raises(PolicyError) as caught:
+        load_rollout(text, "r.yaml")
+    (issue,) = caught.value.issues
+    assert says in str(issue)
+    assert issue.line == text.splitlines().index(f"{indent}{line}") + 1
+    assert issue.column == len(indent) + 1
