@@ -2,13 +2,14 @@
 # first (infra/build_env; a second call takes no time). Needs Python 3.11 or newer, and make; nothing else.
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test check
+.PHONY: help env run test check bench-gates
 
 help:
 	@echo "make run              build the environment, then take the telemarketing model from CSV to promoted"
 	@echo "make test             build the environment, then every check: ruff, mypy, imports, pytest, end to end"
 	@echo "make test ARGS='...'  the same, with arguments for pytest, e.g. ARGS='tests/policies -k utility'"
 	@echo "make check            the same as make test"
+	@echo "make bench-gates      our gates against the usual ones: false rollbacks, detections, time (ARGS='--runs 500')"
 	@echo "make env              build the environment only (.venv)"
 	@echo "PYTHON=python3.12 make env  choose the interpreter"
 
@@ -20,3 +21,6 @@ run: env
 
 test check: env
 	@infra/check $(ARGS)
+
+bench-gates: env
+	@OMP_NUM_THREADS=1 .venv/bin/python tests/benchmarks/gates/bench_gates.py $(ARGS)
