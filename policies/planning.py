@@ -1,7 +1,8 @@
 """How long each gate needs: the units, requests and time until a candidate that is as good as stable passes it.
 
 Reckoned, not simulated: an e-process that grows by g per unit reaches ln(1/α) after about ln(1/α)/g units. For a
-difference of means g = Δ²/2V, so n_canary ≈ 6·V/Δ² at α .05 and 9·V/Δ² at α .01, V = σc² + σs²·w/(1−w).
+difference of means g = Δ²/2V, so n_canary ≈ 6·V/Δ² at α .05 and 9·V/Δ² at α .01, V = σc² + σs²·w/(1−w); what the
+mixtures cost is added, as measured.
 It is the median of simulated rollouts, nearly: nine in ten are through after twice the time.
 Source: gates.md semantics 4, 5, 11 and F1, F2, F4, F6. Must never import: anything that does I/O or reads a clock.
 """
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from policies.rollout_policy import Gate, RolloutPolicy, Stage
 
 MIN_EXPECTED_EVENTS = 20
+_SHARE_COST, _BOUND_COST, _NORMAL_COST = 0.3, 0.13, 1.2
+"""What the mixtures of F2, F6 (with no events at all) and F1 cost, as nats on top of ln(1/α)."""
+_BOTH_SIDES = 1.6
+"""Where a shift either way counts, both sides must pass: the later of the two takes about so much longer."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ def _bound_units(setting: _Setting) -> float:
     if rate >= bound:
         return math.inf
     information = _divergence(rate, bound)
-    units = (setting.log_limit + 0.13) / information  # 0.13: what the mixture costs with no events at all
+    units = (setting.log_limit + _BOUND_COST) / information
     # a mixture pays half a log of the events, once there are some
     return units + 0.5 * math.log1p(units * rate) / information
 
@@ -148,17 +153,15 @@ def _share_units(setting: _Setting) -> float:
     rate, margin = gate.expected_rate or 0.0, gate.ni_margin or 1.0
     if rate <= 0 or margin <= 1:
         return math.inf
-    margins = (margin, 1 / margin) if METRICS[gate.metric].worse == "either" else (margin,)
-    least = min(_divergence(w, w * r / (w * r + 1 - w)) for r in margins)
-    events = (setting.log_limit + 0.3) / least  # 0.3: what the mixture over ratios costs
-    return w * events / rate
+    events = (setting.log_limit + _SHARE_COST) / _divergence(w, w * margin / (w * margin + 1 - w))
+    return w * events / rate * _sides(gate)
 
 
 def _difference_units(setting: _Setting) -> float:
     """F1 on the difference of two rates, once both arms have spoken."""
     rate = setting.gate.expected_rate or 0.5
     variance = rate * (1 - rate) * setting.both_arms
-    return max(_normal_units(setting, variance), MIN_PER_ARM, MIN_EVENTS / rate)
+    return max(_normal_units(setting, variance) * _sides(setting.gate), MIN_PER_ARM, MIN_EVENTS / rate)
 
 
 def _gap_units(setting: _Setting) -> float:
@@ -170,7 +173,7 @@ def _gap_units(setting: _Setting) -> float:
     variance = rate * (1 - rate) * (1 / share + 1 / (1 - share))
     if gate.compare_to == "champion":
         variance *= setting.both_arms
-    return max(_normal_units(setting, variance), max(MIN_PER_ARM, MIN_EVENTS / rate) / share)
+    return max(_normal_units(setting, variance) * _BOTH_SIDES, max(MIN_PER_ARM, MIN_EVENTS / rate) / share)
 
 
 def _payoff_units(setting: _Setting) -> float:
@@ -206,7 +209,11 @@ def disagreement_factor(gate: Gate) -> float:
 def _normal_units(setting: _Setting, variance: float) -> float:
     gate = setting.gate
     margin = gate.max if gate.compare_to == "bound" else gate.ni_margin
-    return 2 * setting.log_limit * variance / margin**2 if margin else math.inf
+    return 2 * (setting.log_limit + _NORMAL_COST) * variance / margin**2 if margin else math.inf
+
+
+def _sides(gate: Gate) -> float:
+    return _BOTH_SIDES if METRICS[gate.metric].worse == "either" else 1.0
 
 
 def _divergence(p: float, q: float) -> float:
