@@ -13,8 +13,8 @@ import typer
 from flows.commands import (
     drill_candidate,
     inspect_records,
-    lint_policy,
     operate_rollout,
+    policy_group,
     replay_traffic,
     run_main_job,
     schedule_releases,
@@ -38,7 +38,7 @@ for part in (
     drill_candidate,
     replay_traffic,
     inspect_records,
-    lint_policy,
+    policy_group,
     schedule_releases,
 ):
     part.register(app)

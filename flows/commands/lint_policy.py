@@ -9,21 +9,10 @@ from typing import TYPE_CHECKING
 import typer
 
 from flows.commands.output import JSON_OPTION, console, print_json, print_table
-from flows.commands.test_policy import run_tests
 
 if TYPE_CHECKING:
     from policies.planning import Plan
     from policies.rollout_policy import RolloutPolicy
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    policy = typer.Typer(
-        no_args_is_help=True, help="Policy files: the contract, the utility and the rollout."
-    )
-    policy.command("lint")(lint)
-    policy.command("test")(run_tests)
-    app.add_typer(policy, name="policy")
 
 
 def lint(

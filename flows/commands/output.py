@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from policies.yaml_source import PolicyError
     from services.home import Home
     from services.store.database import Database
 
@@ -63,6 +64,16 @@ def open_records(name: str) -> tuple[Home, Database]:
             "or is this another folder than you ran it in (TRIMTAB_STATE names one)?"
         )
     return home, open_store(home)
+
+
+def refuse_policy(error: PolicyError, *, as_json: bool = False) -> NoReturn:
+    """Print every mistake of a policy file with its place, and end with exit status 1."""
+    if as_json:
+        print_json({"ok": False, "issues": [vars(issue) for issue in error.issues]})
+    else:
+        for issue in error.issues:
+            console.print(f"[red]error[/]  {issue}", highlight=False, soft_wrap=True)
+    raise SystemExit(1) from None
 
 
 def fail(message: str, *, code: int = 1) -> NoReturn:

@@ -1,0 +1,94 @@
+"""`trimtab policy explain`: a rollout policy in plain sentences, with what simulation says of each gate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from flows.commands.output import JSON_OPTION, console, print_json, refuse_policy
+
+if TYPE_CHECKING:
+    from policies.explain import Odds
+    from policies.rollout_policy import RolloutPolicy
+    from policies.what_if import WhatIf
+    from policies.what_if_scenarios import Baseline
+
+
+def explain_policy(
+    service: str = typer.Argument("telemarketing", help="The decision service (a folder in policies/)."),
+    folder: Path = typer.Option(
+        None, "--folder", help="Where the folder of the service is; default: policies/."
+    ),
+    runs: int = typer.Option(
+        1000, "--runs", min=0, max=200_000, help="Simulated rollouts an effect; 0: none."
+    ),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Say in plain sentences what rollout.yaml does, for the people who approve it and need not read YAML.
+
+    Each gate comes with how long it takes, how often it stops a good release and how often a bad one.
+
+    Example: trimtab policy explain telemarketing
+    """
+    from policies.explain import explain
+    from policies.planning import plan_rollout
+    from policies.quantities import about
+    from policies.what_if_scenarios import baseline_of
+    from policies.yaml_source import PolicyError
+    from services.rollout.policy_set import POLICIES, load_policies
+
+    try:
+        policies = load_policies(service, folder=folder or POLICIES)
+    except PolicyError as error:
+        refuse_policy(error, as_json=as_json)
+    policy, utility = policies.rollout, policies.utility
+    plans = plan_rollout(policy, utility.range)
+    odds = list(_odds(policy, baseline_of(policy, utility.range), runs)) if runs else []
+    sections = explain(
+        policy,
+        unit=utility.unit,
+        waits={
+            (plan.gate, plan.stage): f"about {about(plan.seconds)} at the expected traffic"
+            if plan.reaches
+            else "longer than the stage lasts"
+            for plan in plans
+        },
+        odds=odds,
+    )
+    if as_json:
+        print_json([{"title": section.title, "lines": list(section.lines)} for section in sections])
+        return
+    for section in sections:
+        console.print(f"\n[bold]{section.title}[/]")
+        for line in section.lines:
+            console.print(f"  {line}", highlight=False, markup=False)
+
+
+def _odds(policy: RolloutPolicy, baseline: Baseline, runs: int) -> Iterator[Odds]:
+    """What the policy's own scenarios come to; those of a gate bear its name, the A/A run concerns all."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from policies.explain import Odds
+    from policies.what_if import Settings, simulate
+    from policies.what_if_scenarios import SAME, scenarios_of
+
+    gates = [gate.name for gate in policy.live_gates if not gate.dry_run]
+    scenarios = scenarios_of(policy, baseline)
+    for effect in track(scenarios, description="simulating", console=Console(stderr=True), transient=True):
+        found = simulate(policy, effect, Settings(runs=runs))
+        if effect.name == SAME:
+            yield Odds("", SAME, found.share("rolled_back"), found.share("promoted"))
+        for name in gates:
+            is_its_own = effect.name.startswith(f"{name} ")
+            if name not in found.assumed and (is_its_own or effect.name == SAME):
+                said = effect.name.removeprefix(f"{name} ")
+                yield Odds(name, said, _stopped_by(found, name), found.share("promoted"))
+
+
+def _stopped_by(found: WhatIf, gate: str) -> float:
+    runs = sum(one.runs for one in found.endings if one.gate == gate and one.outcome == "rolled_back")
+    return runs / found.runs
