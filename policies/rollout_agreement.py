@@ -36,7 +36,7 @@ def rollout_errors_beside(utility: UtilitySpec, rollout: RolloutPolicy, document
             *_laxer(gate, utility),
         )
     ]
-    return issues + plan_errors(rollout, document, payoff_range=utility.range)
+    return issues or plan_errors(rollout, document, payoff_range=utility.range)
 
 
 def rollout_warnings_beside(utility: UtilitySpec, rollout: RolloutPolicy, document: Document) -> list[Issue]:

@@ -97,6 +97,26 @@ def test_lint_names_a_typo_with_its_place_and_what_was_meant(tmp_path: Path) -> 
     assert any((issue["line"], issue["column"]) == (number, 1) for issue in found["issues"])
 
 
+def test_lint_says_how_long_each_gate_needs(tmp_path: Path) -> None:
+    """The plan is printed in the ok case too, and stands in the JSON; `--strict` fails on a warning."""
+    code, output = lint("telemarketing")
+    assert "How long each gate needs" in output
+    assert "canary-25 │ 25%    │ utility" in output
+    assert lint("telemarketing", "--strict")[0] == code == 0
+    folder = tmp_path / "telemarketing"
+    shutil.copytree(POLICIES / "telemarketing", folder)
+    file = folder / "rollout.yaml"
+    file.write_text(file.read_text().replace("retrainEvery: 7d", "retrainEvery: 3m"))
+    code, output = lint("telemarketing", "--folder", str(tmp_path), "--json")
+    found = json.loads(output)
+    assert (code, found["ok"], len(found["warnings"])) == (0, True, 1)
+    assert "candidates may starve" in found["warnings"][0]["message"]
+    planned = {(plan["stage"], plan["gate"]): plan for plan in found["plan"]}
+    assert planned["canary-25", "utility"]["reaches"] is True
+    assert planned["canary-5", "errors"]["units"] == 61
+    assert lint("telemarketing", "--folder", str(tmp_path), "--strict")[0] == 1
+
+
 def test_unknown_drill_is_refused_with_what_there_is() -> None:
     """A drill that does not exist: a usage error, exit 2."""
     done = RUNNER.invoke(app, ["drill", "explosive"])

@@ -104,7 +104,11 @@ SD = 4.11  # of `payoffs`, per unit; 10.2 per unit acted on
     ("gate", "weight_pct", "draw"),
     [
         (gate_with(metric="canary_errors", compare_to="bound", max=0.03, expected_rate=0.01), 5.0, counts(0.01)),
-        (gate_with(metric="slow_share", scale="ratio", tolerance=1.1, ni_margin=1.5, expected_rate=0.02), 25.0, counts(0.02)),
+        (
+            gate_with(metric="slow_share", scale="ratio", tolerance=1.1, ni_margin=1.5, expected_rate=0.02),
+            25.0,
+            counts(0.02),
+        ),
         (gate_with(metric="slow_share", ni_margin=0.02, expected_rate=0.05), 25.0, counts(0.05)),
         (gate_with(metric="action_rate", ni_margin=0.04, expected_rate=0.13), 25.0, counts(0.13)),
         (gate_with(metric="utility", ni_margin=0.3, expected_sd=SD), 50.0, utilities),
