@@ -17,14 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from policies.gates import SAMPLE_RATIO_ALPHA
-from policies.rollout_policy import RolloutPolicy, Stage
+from policies.rollout_policy import Gate, RolloutPolicy, Stage
 from policies.statistics import EITHER, ShareTest
 from policies.what_if_gates import BoolArray, GateRuns, Looks, can_simulate
 from policies.what_if_paths import FloatArray, IntArray, SharePath
 from policies.what_if_payoffs import AssumptionError, Payoffs
 from policies.what_if_result import Outcome, Runs, WhatIf, summarise
 from policies.what_if_stage import End, Ends, find_ends, reason_of
-from policies.what_if_traffic import Chunk, Effect, Rates, Traffic, key_of
+from policies.what_if_traffic import Chunk, Effect, Rates, Traffic, source_of
 
 __all__ = ["AssumptionError", "Effect", "Payoffs", "Rates", "Settings", "WhatIf", "simulate"]
 
@@ -104,7 +104,6 @@ class _Simulation:
         self.assumed = [
             gate.name for gate in acting if not (effect.covers(gate.metric) and can_simulate(gate))
         ]
-        width = 1.0 if effect.payoffs is None else effect.payoffs.high - effect.payoffs.low
         self.gates = {
             gate.name: GateRuns(
                 gate,
@@ -113,7 +112,7 @@ class _Simulation:
                 planned_stages=sum(
                     any(one.name == gate.name for one in stage.gates) for stage in policy.live_stages
                 ),
-                width=width,
+                width=_width(gate, effect),
                 runs=settings.runs,
             )
             for gate in acting
@@ -139,7 +138,7 @@ class _Simulation:
             chunk = traffic.draw(rows, polls)
             if self.on_chunk is not None:
                 self.on_chunk(stage.name, rows, chunk)
-            looks = [judge.look(rows, chunk.runs[key_of(judge.gate)]) for judge in judges]
+            looks = [judge.look(rows, chunk.runs[source_of(judge.gate, self.policy)]) for judge in judges]
             ratio_is_bad = _ratio_is_bad(stage, ratio, rows, chunk)
             ends = find_ends(
                 stage,
@@ -190,6 +189,14 @@ _OUTCOME_OF: Mapping[End, Outcome] = {
     End.MANUAL: "waits",
     End.HELD: "waits",
 }
+
+
+def _width(gate: Gate, effect: Effect) -> float:
+    """High − low of the payoffs that the gate compares; masked ones have 0 among them."""
+    if effect.payoffs is None:
+        return 1.0
+    low, high = effect.payoffs.low, effect.payoffs.high
+    return max(high, 0.0) - min(low, 0.0) if gate.where == "disagreement" else high - low
 
 
 def _horizon(stage: Stage, poll_s: float) -> int:

@@ -15,9 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.dispersion import Dispersion
-from policies.gate_tests import CountProcess, Test, advance_test, guarded, rollback_test
+from policies.gate_tests import (
+    CountProcess,
+    CountTest,
+    Test,
+    TwoSidedTest,
+    advance_test,
+    guarded,
+    kind_of,
+    rollback_test,
+)
+from policies.mixture import EffectTest
 from policies.rollout_policy import Gate
 from policies.statistics import BettingTest, BoundTest, ShareTest, TwoByTwoTest
+from policies.what_if_effects import EffectPath, TwoSidedPath
 from policies.what_if_guard import DispersionPath, GuardedPath, Watched
 from policies.what_if_paths import (
     BoundPath,
@@ -31,7 +42,7 @@ from policies.what_if_paths import (
 from policies.what_if_payoffs import BettingPath, PollLibrary
 
 BoolArray = NDArray[np.bool_]
-Path = GuardedPath | BettingPath
+Path = GuardedPath | TwoSidedPath | EffectPath | BettingPath
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +70,7 @@ class Looks:
 
 def can_simulate(gate: Gate) -> bool:
     """Whether the gate's tests have their counterpart here; one that has none is taken to pass, and that is said."""
-    test = rollback_test(gate, alpha=0.01, width=1.0)
-    return isinstance(test, BettingTest) or type(test) in _PATHS
+    return kind_of(gate) in ("proportion", "utility")
 
 
 _PATHS: dict[type, Callable[..., CountPath]] = {
@@ -74,8 +84,15 @@ def _path(test: Test, alpha: float, runs: int) -> Path:
     """The test as a gate runs it, counts behind the dispersion guard, for many runs."""
     if isinstance(test, BettingTest):
         return BettingPath(test, runs)
-    if not isinstance(test, (BoundTest, ShareTest, TwoByTwoTest)):
-        raise TypeError(f"no simulation of a {type(test).__name__}")
+    if isinstance(test, EffectTest):
+        return EffectPath(test, runs)
+    if isinstance(test, TwoSidedTest):
+        more, fewer = (_guarded_path(one, alpha, runs) for one in (test.more, test.fewer))
+        return TwoSidedPath(more, fewer, test.needs_both)
+    return _guarded_path(test, alpha, runs)
+
+
+def _guarded_path(test: CountTest, alpha: float, runs: int) -> GuardedPath:
     process = guarded(test, alpha=alpha, dispersion=Dispersion())
     if not isinstance(process, CountProcess):
         raise TypeError(f"no simulation of a {type(process).__name__}")
@@ -118,6 +135,8 @@ class GateRuns:
         self.finished += np.exp(self._stage_log_e)
         self.left += 1
         self.dispersion.begin_stage()
+        if isinstance(self.carried, EffectPath):
+            self.carried.begin_stage()
 
     def look(self, rows: IntArray, polls: PollRuns) -> Looks:
         """Take a chunk in for the runs `rows`, and judge after each of its polls."""
@@ -150,7 +169,7 @@ class GateRuns:
         self._stage_log_e[rows], self._n[rows] = stage[pick, at], n[pick, at]
         for path in {id(one): one for one in (self.carried, self.stage_rollback, self.advance)}.values():
             path.settle(at)
-        if isinstance(self.carried, GuardedPath):
+        if not isinstance(self.carried, BettingPath):
             self.dispersion.settle(at)
 
 

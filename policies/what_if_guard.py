@@ -65,7 +65,7 @@ class DispersionPath:
         may = (seen >= MIN_POLLS) & (sums[1] >= MIN_EVENTS) & (freedom > 0)
         v = np.where(may, 2 * freedom, 1.0)
         flag = may & has_stable
-        flag &= _log_e(excess, v, rho=rho_one_sided(FLAG_V_OPT, FLAG_ALPHA)) >= -math.log(FLAG_ALPHA)
+        flag &= log_e_of(excess, v, rho=rho_one_sided(FLAG_V_OPT, FLAG_ALPHA)) >= -math.log(FLAG_ALPHA)
         flag = self.flagged[rows][:, None] | np.logical_or.accumulate(flag, axis=1)
         self._ahead = rows, flag
         tempering = np.ones_like(seen)
@@ -138,7 +138,7 @@ class GuardedPath:
         v = np.maximum(chance, (squares - total**2 / counted) * counted / (counted - 1))
         ready = (polls >= self.score.MIN_POLLS) & (expected >= self.score.MIN_EXPECTED)
         rho = rho_one_sided(self.score.v_opt, self.score.alpha)
-        return np.where(ready, _log_e(self.score.sign * total, np.where(ready, v, 1.0), rho=rho), 0.0)
+        return np.where(ready, log_e_of(self.score.sign * total, np.where(ready, v, 1.0), rho=rho), 0.0)
 
     def settle(self, at: IntArray) -> None:
         """Of the chunk that was taken in last, keep each run's polls up to and with `at` (rows,)."""
@@ -146,7 +146,8 @@ class GuardedPath:
         self.sums.settle(at)
 
 
-def _log_e(s: FloatArray, v: FloatArray, *, rho: float) -> FloatArray:
+def log_e_of(s: FloatArray, v: FloatArray, *, rho: float) -> FloatArray:
+    """F1, one-sided, entry by entry. Source: `mixture.log_e_one_sided`."""
     total = v + rho
     log_e: FloatArray = 0.5 * np.log(4 * rho / total) + s * s / (2 * total) + log_ndtr(s / np.sqrt(total))
     return log_e

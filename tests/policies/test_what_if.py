@@ -77,13 +77,24 @@ def policy(*stages: Stage, **fields: object) -> RolloutPolicy:
 BOUND = gate("errors", "canary_errors", max=0.02, min_samples=50)
 DRIFT = gate("drift", "canary_errors", compare_to="champion", tolerance=1.0, ni_margin=2.0)
 SLOW = gate("slow", "slow_share", compare_to="champion", tolerance=1.2, ni_margin=2.5, weight=2.0)
+LONG = replace(DRIFT, name="drift-minutes", window_s=60.0)
+SHIFT = gate("shift", "action_rate", compare_to="champion", tolerance=1.1, ni_margin=1.5, required=False)
+APART = gate(
+    "apart",
+    "slow_share",
+    compare_to="champion",
+    tolerance=0.0,
+    ni_margin=0.02,
+    scale="absolute",
+    window_s=25.0,
+)
 ACTED = gate("acted", "action_rate", min=0.3, required=False, on_fail="hold")
 STAGED = policy(
     stage("shadow", "shadow", (replace(BOUND, required=False), ACTED), advance_on="bake", bake_min_s=30.0),
     stage(
         "canary-5",
         "canary",
-        (BOUND, replace(DRIFT, required=False), replace(SLOW, required=False)),
+        (BOUND, *(replace(one, required=False) for one in (DRIFT, SLOW, LONG, APART)), SHIFT),
         weight_pct=5.0,
         bake_min_s=60.0,
         bake_max_s=300.0,
@@ -91,7 +102,7 @@ STAGED = policy(
     stage(
         "canary-50",
         "canary",
-        (BOUND, DRIFT, SLOW),
+        (BOUND, DRIFT, SLOW, LONG, APART, SHIFT),
         weight_pct=50.0,
         bake_min_s=20.0,
         bake_max_s=200.0,
@@ -113,10 +124,12 @@ def polls_of(chunks: Chunks, name: str, run: int) -> list[dict[str, Block]]:
             at = here[0], column
             units = int(chunk.canary_units[at]), int(chunk.stable_units[at])
             blocks: dict[str, Block] = {SAMPLE_RATIO: AssignmentBlock(*units, weight)} if weight else {}
-            for (metric, _), runs in chunk.runs.items():
+            for source, runs in chunk.runs.items():
+                if source.window:
+                    continue
                 assert isinstance(runs, CountRuns)
                 parts = (runs.canary_events, runs.canary_n, runs.stable_events, runs.stable_n)
-                blocks[metric] = CountBlock(*(int(part[at]) for part in parts))
+                blocks[source.metric] = CountBlock(*(int(part[at]) for part in parts))
             polls.append(blocks)
     return polls
 
@@ -205,7 +218,7 @@ def test_a_run_is_the_same_again() -> None:
     first, again, other = (simulate(STAGED, effect, Settings(runs=50, seed=seed)) for seed in (1, 1, 2))
     assert first.to_json() == again.to_json() != other.to_json()
     assert sum(first.share(outcome) for outcome in OUTCOMES) == pytest.approx(1.0)
-    assert first.assumed == ("acted",)
+    assert first.assumed == ("acted", "shift")
 
 
 def test_exposure_and_loss_are_counted_until_the_decision() -> None:
