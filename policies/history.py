@@ -10,7 +10,7 @@ Source: gates.md semantics 1 to 10. Must never import: anything that does I/O or
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
@@ -22,6 +22,11 @@ from policies.rollout_policy import Gate, RolloutPolicy, Stage
 from policies.verdict import Decision, ReasonCode, Verdict
 
 PayoffRange = tuple[float, float] | None
+Progress = Callable[[float], object]
+
+
+def _nobody_watches(_: float) -> None:
+    """Where no progress is shown."""
 
 
 class HistoryError(ValueError):
@@ -128,14 +133,22 @@ class SideBySide:
         return not self.one.is_like(self.other)
 
 
-def replay(policy: RolloutPolicy, polls: Sequence[LoggedPoll], payoff_range: PayoffRange = None) -> Timeline:
+def replay(
+    policy: RolloutPolicy,
+    polls: Sequence[LoggedPoll],
+    payoff_range: PayoffRange = None,
+    *,
+    progress: Progress = _nobody_watches,
+) -> Timeline:
     """What the policy that ran says at every poll: exactly what it said then.
 
-    payoff_range: the utility spec's. Raises HistoryError for a stage that the policy does not have.
+    payoff_range: the utility spec's. progress: is told the share of polls done. Raises HistoryError for a stage that
+    the policy does not have.
     """
     book = GateBook.start(policy, payoff_range)
     said = []
-    for poll in polls:
+    for index, poll in enumerate(polls):
+        progress(index / len(polls))
         _walk_to(book, policy, poll.stage)
         verdict = _judge(book, poll, poll.evidence, stage=poll.stage, extended=poll.extended)
         said.append(Said(poll, verdict, _moves(policy, poll, verdict, extended=poll.extended)))
@@ -153,13 +166,15 @@ def rehearse(
     payoff_range: PayoffRange = None,
     *,
     recorded_by: RolloutPolicy,
+    progress: Progress = _nobody_watches,
 ) -> Timeline:
     """What `policy` would have said over a history that `recorded_by` gathered; see the module's rules 2 and 3."""
     book = GateBook.start(policy, payoff_range)
     said: list[Said] = []
     unknown: dict[str, dict[str, str]] = {}
     extended, before = False, None
-    for poll in polls:
+    for index, poll in enumerate(polls):
+        progress(index / len(polls))
         stage = _like(policy, recorded_by.stage(poll.stage))
         if stage is None or not _is_ahead(book, policy, stage.name):
             continue
@@ -278,4 +293,3 @@ def _story(logged_stage: str, said: tuple[Said, ...]) -> Story:
 
 def _kind_of(verdict: Verdict) -> tuple[str, Decision, ReasonCode]:
     return verdict.stage, verdict.decision, verdict.reason
-

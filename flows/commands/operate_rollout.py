@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from flows.commands.export_history import export_history
 from flows.commands.output import (
     HOME_OPTION,
     JSON_OPTION,
@@ -39,6 +40,7 @@ def register(app: typer.Typer) -> None:
     rollouts = typer.Typer(no_args_is_help=True, help="Start a rollout, or take up one whose conductor died.")
     rollouts.command("start")(start)
     rollouts.command("resume")(take_up)
+    rollouts.command("export-history")(export_history)
     app.add_typer(rollouts, name="rollout")
     app.command("status")(status)
     for verb, says, why in (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from flows.commands.output import JSON_OPTION, PIPE_WIDTH, console, fail, print_json, print_table
+from flows.commands.output import HOME_OPTION, JSON_OPTION, PIPE_WIDTH, console, fail, print_json, print_table
 
 if TYPE_CHECKING:
     from policies.rollout_policy import RolloutPolicy
@@ -21,8 +21,8 @@ RUNS = 2000
 def simulate(
     service: str = typer.Argument("telemarketing", help="The decision service (a folder in policies/)."),
     what_if: bool = typer.Option(False, "--what-if", help="Monte-Carlo over assumed effects and traffic."),
-    history: Path = typer.Option(
-        None, "--history", help="Replay over logged evidence: a history file, or a home."
+    history: str = typer.Option(
+        None, "--history", help="Judge again: a file of decisions (.csv, .parquet), or the id of a rollout."
     ),
     compare: Path = typer.Option(
         None, "--compare", help="A second rollout.yaml, on the same seeds or the same history."
@@ -38,7 +38,10 @@ def simulate(
     traffic: str = typer.Option(None, "--traffic", help="E.g. 200/s; default: the policy's expectedTraffic."),
     runs: int = typer.Option(RUNS, "--runs", min=1, max=200_000, help="Runs per scenario."),
     seed: int = typer.Option(0, "--seed", min=0, help="The same seed gives the same numbers."),
-    out: Path = typer.Option(None, "--out", help="Folder for what-if.png, what-if.html and what-if.json."),
+    out: Path = typer.Option(
+        None, "--out", help="Folder for the plot (PNG and HTML) and the numbers (JSON)."
+    ),
+    home_name: str = HOME_OPTION,
     folder: Path = typer.Option(
         None, "--folder", help="Where the folder of the service is; default: policies/."
     ),
@@ -49,12 +52,15 @@ def simulate(
     Without --effect the scenarios are the policy's own: as stable, at each tolerance, margin and bound, and beyond.
 
     Example: trimtab policy simulate telemarketing --what-if --effect utility=-0.6 --out /tmp/what-if
+
+    Example: trimtab policy simulate telemarketing --history history.parquet --compare stricter.yaml
     """
+    from flows.commands.simulate_history import simulate_history
     from policies.yaml_source import PolicyError
     from services.rollout.policy_set import POLICIES, load_policies
 
     if what_if == (history is not None):
-        fail("say one of --what-if and --history FILE")
+        fail("say one of --what-if and --history (a file or a rollout)")
     try:
         policies = load_policies(service, folder=folder or POLICIES)
         rivals = [("", policies.rollout)] if compare is None else _both(policies.rollout, compare)
@@ -62,6 +68,9 @@ def simulate(
         for issue in error.issues:
             console.print(f"[red]error[/]  {issue}", highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
+    if history is not None:
+        simulate_history(policies, rivals, history, out=out, home_name=home_name, as_json=as_json)
+        return
     found = _simulate_all(
         rivals,
         policies.utility,
