@@ -126,7 +126,7 @@ class _Reader:
             if not case.expect:
                 self._wrong((*path, "expect"), "is missing", of_key=True)
             one = self._stage(case, case.stage, case.expect, path)
-            found = () if one is None else (one,)
+            found: tuple[StageCase, ...] = () if one is None else (one,)
         else:
             for key in ("given", "units", "alarms", "expect"):
                 if getattr(case, key):
