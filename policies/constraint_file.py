@@ -22,9 +22,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class GroupsFile(StrictModel):
     """Group a: the rows whose `field` is at most `upTo`, or is the text `value`. Group b: the others."""
 
-    field: Text
-    up_to: float | None = None
-    value: Text | None = None
+    field: Text = Field(description="The field of the row that tells the groups apart.")
+    up_to: float | None = Field(default=None, description="Group a: at most this number; this or value.")
+    value: Text | None = Field(default=None, description="Group a: this text; this or upTo.")
 
     @model_validator(mode="after")
     def _one_split(self) -> Self:
@@ -34,14 +34,18 @@ class GroupsFile(StrictModel):
 
 
 class _ConstraintFile(StrictModel):
-    name: Name
-    domain: str
-    rationale: Text
+    name: Name = Field(description="The constraint's name; unique.")
+    domain: str = Field(description="The domain whose owner answers for it.")
+    rationale: Text = Field(description="Why the bound is there and why it is where it is.")
 
 
 class _OneBound(_ConstraintFile):
-    at_most: Share | None = None
-    at_least: Share | None = None
+    at_most: Share | None = Field(
+        default=None, description="The largest share allowed, inclusive; this or atLeast."
+    )
+    at_least: Share | None = Field(
+        default=None, description="The least share allowed, inclusive; this or atMost."
+    )
 
     @model_validator(mode="after")
     def _one_side(self) -> Self:
@@ -51,70 +55,98 @@ class _OneBound(_ConstraintFile):
 
 
 class _Gap(_ConstraintFile):
-    action: str
-    groups: GroupsFile
-    at_most: Share
-    group_prices: bool = False
+    action: str = Field(description="The action whose rates are compared.")
+    groups: GroupsFile = Field(description="How the rows fall into two groups.")
+    at_most: Share = Field(description="The widest difference allowed, inclusive.")
+    group_prices: bool = Field(
+        default=False, description="Whether the operating point may differ by group to keep the bound."
+    )
 
 
 class UtilityConstraintFile(_ConstraintFile):
-    kind: Literal["utility"]
-    at_least: float
+    """Mean weighted payoff per decision."""
+
+    kind: Literal["utility"] = Field(description="Mean weighted payoff per decision.")
+    at_least: float = Field(description="The least mean allowed, inclusive.")
 
 
 class StakeholderConstraintFile(_ConstraintFile):
-    kind: Literal["stakeholder_utility"]
-    stakeholder: str
-    at_least: float
+    """Mean payoff of one stakeholder per decision, unweighted."""
+
+    kind: Literal["stakeholder_utility"] = Field(
+        description="Mean payoff of one stakeholder per decision, unweighted."
+    )
+    stakeholder: str = Field(description="Whose.")
+    at_least: float = Field(description="The least mean allowed, inclusive.")
 
 
 class ActionRateConstraintFile(_OneBound):
-    kind: Literal["action_rate"]
-    action: str
+    """Share of decisions with an action."""
+
+    kind: Literal["action_rate"] = Field(description="Share of decisions with this action.")
+    action: str = Field(description="The action.")
 
 
 class RateAmongConstraintFile(_OneBound):
-    kind: Literal["rate_among"]
-    action: str
-    among: str
+    """Share of decisions with an action, among the rows of one outcome."""
+
+    kind: Literal["rate_among"] = Field(
+        description="Share of decisions with this action among the rows with that outcome."
+    )
+    action: str = Field(description="The action.")
+    among: str = Field(description="The outcome.")
 
 
 class PrecisionConstraintFile(_ConstraintFile):
-    kind: Literal["precision"]
-    action: str
-    outcome: str
-    at_least: Share
+    """Share of an outcome among the rows that got an action."""
+
+    kind: Literal["precision"] = Field(description="Share of that outcome among the rows with this action.")
+    action: str = Field(description="The action.")
+    outcome: str = Field(description="The outcome.")
+    at_least: Share = Field(description="The least share allowed, inclusive.")
 
 
 class CapacityConstraintFile(_ConstraintFile):
-    kind: Literal["capacity"]
-    action: str
-    at_most: int = Field(ge=0)
-    per: Span
-    decisions: int = Field(ge=1)
+    """How many times an action can be taken in a time."""
+
+    kind: Literal["capacity"] = Field(description="How many times an action can be taken in a time.")
+    action: str = Field(description="The action.")
+    at_most: int = Field(ge=0, description="At most so many times.")
+    per: Span = Field(description="In this time, like 1d.")
+    decisions: int = Field(ge=1, description="The decisions to expect in that time.")
 
 
 class ActionRateGapConstraintFile(_Gap):
-    kind: Literal["action_rate_gap"]
+    """Difference of two groups' action rates."""
+
+    kind: Literal["action_rate_gap"] = Field(description="Difference of the two groups' action rates.")
 
 
 class RateAmongGapConstraintFile(_Gap):
-    kind: Literal["rate_among_gap"]
-    among: str
+    """Difference of two groups' action rates among the rows of one outcome."""
+
+    kind: Literal["rate_among_gap"] = Field(
+        description="Difference of the two groups' action rates among the rows with that outcome."
+    )
+    among: str = Field(description="The outcome.")
 
 
 class PrecisionGapConstraintFile(_ConstraintFile):
-    kind: Literal["precision_gap"]
-    action: str
-    outcome: str
-    groups: GroupsFile
-    at_most: Share
+    """Difference of two groups' precision."""
+
+    kind: Literal["precision_gap"] = Field(description="Difference of the two groups' precision.")
+    action: str = Field(description="The action.")
+    outcome: str = Field(description="The outcome.")
+    groups: GroupsFile = Field(description="How the rows fall into two groups.")
+    at_most: Share = Field(description="The widest difference allowed, inclusive.")
 
 
 class LatencyConstraintFile(_ConstraintFile):
-    kind: Literal["latency"]
-    at_most: Span
-    share: float = Field(gt=0, lt=1)
+    """How long a share of the requests may take."""
+
+    kind: Literal["latency"] = Field(description="How long a share of the requests may take.")
+    at_most: Span = Field(description="At most this time, like 250ms.")
+    share: float = Field(gt=0, lt=1, description="This share of the requests, e.g. 0.99.")
 
 
 ConstraintFile: TypeAlias = Annotated[

@@ -10,27 +10,47 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from typing import Literal, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from policies.constraint_file import ConstraintFile, Name, StakeholderConstraintFile, Text
-from policies.expression import ExpressionError, compile_expression
+from policies.expression import FUNCTIONS, ExpressionError, compile_expression
 from policies.metrics import METRICS
 from policies.yaml_mistakes import did_you_mean
 from policies.yaml_source import SERVICE_NAME, Document, Issue, Path, StrictModel
 
+Day = date  # for a field that is named `date`
+
 
 class RangeFile(StrictModel):
-    low: float
-    high: float
+    """Both ends, inclusive."""
+
+    low: float = Field(description="The lower end, inclusive.")
+    high: float = Field(description="The upper end, inclusive.")
+
+
+class QuantityFile(StrictModel):
+    """A number that payoffs read by its name, with how far it may be off."""
+
+    name: Name
+    value: float
+    unit: Text
+    why: Text
+    sensitivity: RangeFile | None = None
 
 
 class PayoffSensitivityFile(StrictModel):
     """How far one payoff may be off: multiplied by a `factor`, or with an `amount` added, in its own unit."""
 
-    action: str
-    outcome: str
-    factor: RangeFile | None = None
-    amount: RangeFile | None = None
+    action: str = Field(description="Whose payoff: the action.")
+    outcome: str = Field(description="Whose payoff: the outcome.")
+    factor: RangeFile | None = Field(
+        default=None, description="The payoff may be multiplied by anything in this range; it holds 1."
+    )
+    amount: RangeFile | None = Field(
+        default=None,
+        description="Anything in this range may be added, in the stakeholder's unit; it holds 0.",
+    )
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
@@ -40,33 +60,62 @@ class PayoffSensitivityFile(StrictModel):
 
 
 class SensitivityFile(StrictModel):
-    weight: RangeFile | None = None
-    payoffs: tuple[PayoffSensitivityFile, ...] = ()
+    """How far a stakeholder's numbers may be off; the what-ifs try the ends."""
+
+    weight: RangeFile | None = Field(
+        default=None, description="The range that the weight may lie in; it holds the weight."
+    )
+    payoffs: tuple[PayoffSensitivityFile, ...] = Field(
+        default=(), description="Payoffs that are in doubt, each with its range."
+    )
 
 
 class StakeholderFile(StrictModel):
-    name: Name
-    weight: float = Field(ge=0)
-    why: Text
-    unit: Text | None = None
-    payoffs: dict[str, dict[str, float | str]]
-    sensitivity: SensitivityFile | None = None
+    """One who bears the consequences: what each action is worth to them, once the outcome is known."""
+
+    name: Name = Field(description="The stakeholder's name; unique.")
+    weight: float = Field(
+        ge=0,
+        description="What one of their units is worth in the unit of the file; 0: heard and reported, not priced.",
+    )
+    why: Text = Field(description="Why these payoffs and this weight, in words.")
+    unit: Text | None = Field(default=None, description="The unit of their payoffs; default: the file's.")
+    payoffs: dict[str, dict[str, float | str]] = Field(
+        description="By action, then by outcome: a number, or an expression over the row "
+        "(`0.25 * clip(balance, 0, 5000) - 1`)."
+    )
+    sensitivity: SensitivityFile | None = Field(default=None, description="How far the numbers may be off.")
 
 
 class DomainFile(StrictModel):
-    name: Name
-    owner: Text
-    error_budget: float | None = Field(default=None, gt=0, lt=1)
+    """Who answers for a domain's bounds."""
+
+    name: Name = Field(description="The domain's name; unique.")
+    owner: Text = Field(description="Who answers for it.")
+    error_budget: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="The chance that any of its bounds is broken though said to hold; split over its constraints.",
+    )
 
 
 class HypothesisFile(StrictModel):
-    name: Name
-    statement: Text
-    metric: Name
-    at_least: float | None = None
-    at_most: float | None = None
-    owner: Text
-    registered: date
+    """What somebody expects, registered before it is evaluated."""
+
+    name: Name = Field(description="The hypothesis' name; unique.")
+    statement: Text = Field(description="In words.")
+    metric: Name = Field(
+        description="A metric of the alignment stage, a stakeholder's utility or a constraint."
+    )
+    at_least: float | None = Field(
+        default=None, description="The least value expected, inclusive; this or atMost."
+    )
+    at_most: float | None = Field(
+        default=None, description="The largest value expected, inclusive; this or atLeast."
+    )
+    owner: Text = Field(description="Who registered it.")
+    registered: date = Field(description="The day (YYYY-MM-DD), not after the newest change.")
 
     @model_validator(mode="after")
     def _one_side(self) -> Self:
@@ -76,44 +125,71 @@ class HypothesisFile(StrictModel):
 
 
 class SatisfactionFile(StrictModel):
-    metric: Name
-    source: Text
-    unit: Text
-    better: Literal["higher", "lower"]
-    owner: Text
+    """How satisfied users are, measured elsewhere."""
+
+    metric: Name = Field(description="Its name there.")
+    source: Text = Field(description="Where it is measured.")
+    unit: Text = Field(description="Its unit.")
+    better: Literal["higher", "lower"] = Field(description="Which direction is better.")
+    owner: Text = Field(description="Who answers for it.")
 
 
 class AbstainFile(StrictModel):
-    action: str
-    at_most: float = Field(gt=0, le=1)
-    rationale: Text
+    """Rows whose best action is uncertain get this action."""
+
+    action: str = Field(description="The action, e.g. to refer to a person.")
+    at_most: float = Field(gt=0, le=1, description="The largest share of decisions that may abstain.")
+    rationale: Text = Field(description="Why.")
 
 
 class ChangeFile(StrictModel):
-    version: int = Field(ge=1)
-    date: date
-    who: Text
-    why: Text
+    """One entry of the changelog."""
+
+    version: int = Field(ge=1, description="The version it made.")
+    date: Day = Field(description="The day (YYYY-MM-DD).")
+    who: Text = Field(description="Who agreed.")
+    why: Text = Field(description="What changed, and why.")
 
 
 class UtilityFile(StrictModel):
-    service: str = Field(pattern=SERVICE_NAME)
-    version: int = Field(ge=1)
-    owner: Text
-    review_by: date
-    unit: Text
-    actions: tuple[Name, ...] = Field(min_length=2)
-    outcomes: tuple[Name, ...] = Field(min_length=2)
-    default_action: str
-    outcome_known_after: tuple[str, ...] = Field(min_length=1)
-    range: RangeFile
-    stakeholders: tuple[StakeholderFile, ...] = Field(min_length=1)
-    domains: tuple[DomainFile, ...]
-    constraints: tuple[ConstraintFile, ...]
-    abstain: AbstainFile | None = None
-    user_satisfaction: SatisfactionFile | None = None
-    hypotheses: tuple[HypothesisFile, ...] = ()
-    changelog: tuple[ChangeFile, ...] = Field(min_length=1)
+    """What a decision is worth, in the terms of those who bear the consequences."""
+
+    service: str = Field(pattern=SERVICE_NAME, description="The decision service: the name of the folder.")
+    version: int = Field(ge=1, description="Raise it with every change, and add to the changelog.")
+    owner: Text = Field(description="Who answers for this file.")
+    review_by: date = Field(description="The lint warns once this day (YYYY-MM-DD) has passed: prices age.")
+    unit: Text = Field(description="The unit of utility, per decision.")
+    actions: tuple[Name, ...] = Field(min_length=2, description="What can be decided.")
+    outcomes: tuple[Name, ...] = Field(
+        min_length=2, description="What can come of it: the contract's label outcomes."
+    )
+    default_action: str = Field(description="Taken in a tie, and where nothing is known.")
+    outcome_known_after: tuple[str, ...] = Field(
+        min_length=1, description="The actions after which the outcome is learned."
+    )
+    range: RangeFile = Field(
+        description="Every weighted payoff lies within, inclusive. The canary's tests rest on it: keep it tight."
+    )
+    quantities: tuple[QuantityFile, ...] = ()
+    stakeholders: tuple[StakeholderFile, ...] = Field(
+        min_length=1, description="Those who bear the consequences."
+    )
+    domains: tuple[DomainFile, ...] = Field(description="Who answers for which bounds.")
+    constraints: tuple[ConstraintFile, ...] = Field(
+        description="What the decisions keep to, whatever they earn."
+    )
+    abstain: AbstainFile | None = Field(
+        default=None, description="When to leave the decision to another action."
+    )
+    user_satisfaction: SatisfactionFile | None = Field(
+        default=None, description="How satisfied users are, measured elsewhere."
+    )
+    hypotheses: tuple[HypothesisFile, ...] = Field(
+        default=(), description="What is expected, registered beforehand."
+    )
+    changelog: tuple[ChangeFile, ...] = Field(
+        min_length=1, description="Newest first; the first entry's version is the file's."
+    )
 
 
 def cross_check(file: UtilityFile, document: Document) -> tuple[Issue, ...]:
@@ -124,6 +200,7 @@ def cross_check(file: UtilityFile, document: Document) -> tuple[Issue, ...]:
             _repeated_names(file, document),
             _references(file, document),
             _cells(file, document),
+            _quantities(file, document),
             _sensitivities(file, document),
             _rest(file, document),
         )
@@ -135,6 +212,7 @@ def _repeated_names(file: UtilityFile, document: Document) -> Iterator[Issue]:
     lists: tuple[tuple[str, Sequence[str], bool], ...] = (
         ("actions", file.actions, False),
         ("outcomes", file.outcomes, False),
+        ("quantities", [q.name for q in file.quantities], True),
         ("stakeholders", [s.name for s in file.stakeholders], True),
         ("domains", [d.name for d in file.domains], True),
         ("constraints", [c.name for c in file.constraints], True),
@@ -198,6 +276,42 @@ def _cells(file: UtilityFile, document: Document) -> Iterator[Issue]:
                         yield document.issue((*here, action, outcome), str(error))
 
 
+def _quantities(file: UtilityFile, document: Document) -> Iterator[Issue]:
+    """Each must be read by a payoff, be no function, and lie within its range."""
+    texts = [cell for s in file.stakeholders for row in s.payoffs.values() for cell in row.values()]
+    read = {name for text in texts if isinstance(text, str) for name in _names(text)}
+    for at, one in enumerate(file.quantities):
+        here: Path = ("quantities", at)
+        if one.name in FUNCTIONS:
+            yield document.issue(
+                (*here, "name"), f"must not be a function of payoff expressions: '{one.name}'"
+            )
+        elif one.name not in read:
+            yield document.issue((*here, "name"), f"is read by no payoff: '{one.name}'")
+        found = one.sensitivity
+        if found is not None and not found.low <= one.value <= found.high:
+            text = f"must hold {one.value:g}, as it is now: [{found.low:g}, {found.high:g}]"
+            yield document.issue((*here, "sensitivity"), text, of_key=True)
+
+
+def _constant(cell: float | str | None, file: UtilityFile) -> float | str | None:
+    """A payoff that reads quantities alone as the number it is; anything else as it stands."""
+    if not isinstance(cell, str):
+        return cell
+    try:
+        found = compile_expression(cell, {one.name: one.value for one in file.quantities})
+        return cell if found.fields else float(found.evaluate({"": np.zeros(1)})[0])
+    except ExpressionError:
+        return cell  # said at its cell, or with its row
+
+
+def _names(text: str) -> frozenset[str]:
+    try:
+        return compile_expression(text).fields
+    except ExpressionError:
+        return frozenset()  # said at its cell
+
+
 def _sensitivities(file: UtilityFile, document: Document) -> Iterator[Issue]:
     """Every range must be in order and hold the value that the file states."""
     for at, stakeholder in enumerate(file.stakeholders):
@@ -234,7 +348,9 @@ def _rest(file: UtilityFile, document: Document) -> Iterator[Issue]:
     low, high = file.range.low, file.range.high
     for action in file.actions:
         for outcome in file.outcomes:
-            parts = [(s.weight, s.payoffs.get(action, {}).get(outcome)) for s in file.stakeholders]
+            parts = [
+                (s.weight, _constant(s.payoffs.get(action, {}).get(outcome), file)) for s in file.stakeholders
+            ]
             numbers = [weight * cell for weight, cell in parts if weight and isinstance(cell, float)]
             if len(numbers) == sum(1 for weight, _ in parts if weight) and not low <= sum(numbers) <= high:
                 message = f"must hold the payoff {action} x {outcome}, {sum(numbers):g}: [{low:g}, {high:g}]"
@@ -260,11 +376,16 @@ def _rest(file: UtilityFile, document: Document) -> Iterator[Issue]:
 def unknown_fields(document: Document, known: Iterable[str]) -> tuple[Issue, ...]:
     """Fields that a payoff reads and nobody offers, each at its cell; `document` must have passed the checks above."""
     names = tuple(known)
-    found = []
+    quantities = {one["name"]: 0.0 for one in document.data.get("quantities", ())}
+    found = [
+        document.issue(("quantities", at, "name"), f"must not be a field of the contract, too: '{name}'")
+        for at, name in enumerate(quantities)
+        if name in names
+    ]
     for at, stakeholder in enumerate(document.data["stakeholders"]):
         for action, row in stakeholder["payoffs"].items():
             for outcome, cell in row.items():
-                fields = compile_expression(cell).fields if isinstance(cell, str) else ()
+                fields = compile_expression(cell, quantities).fields if isinstance(cell, str) else ()
                 for field in sorted(set(fields) - set(names)):
                     text = f"reads a field that the contract does not offer at decision time: {field}"
                     text += did_you_mean(field, names)
