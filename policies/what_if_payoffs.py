@@ -5,8 +5,10 @@ assumed mean and standard deviation. Units of both arms are paired exactly as th
 polls' worth of differences make a library, and each simulated poll is one of its polls, drawn with replacement. The
 library's mean is moved to be the assumed difference, exactly.
 The bet is λ as aGRAPA has it when the poll begins and stays there for the poll; what the poll then adds to log E,
-Σ ln(1 + λ·y), is read off a table by λ, linear between 33 values. The gate itself moves λ after every difference;
-tests/policies/test_what_if_utility.py measures what this costs.
+Σ ln(1 + λ·y), is read off a table by λ, linear between 33 values. The gate itself moves λ after every difference.
+What this costs, measured by tests/policies/test_what_if_utility.py with 3,000 runs of 60 polls: decided by units
+against by polls 96.2 / 96.7 %, 93.7 / 95.1 % and 34.7 / 33.0 %, after 23 / 23, 32 / 32 and 18.5 / 16 polls at the
+median; Monte-Carlo's own standard error of such a difference is 0.5 to 1.2 points.
 Source: gates.md F4; policies/betting.py. Must never import: anything that does I/O.
 """
 
