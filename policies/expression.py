@@ -91,14 +91,14 @@ class Expression:
         return np.array(np.broadcast_to(value, (n,)), dtype=np.float64)
 
 
-def compile_expression(text: str) -> Expression:
-    """Parse an expression of the grammar above.
+def compile_expression(text: str, constants: Mapping[str, float] | None = None) -> Expression:
+    """Parse an expression of the grammar above; a name among `constants` is that number, and no field.
 
     Raises ExpressionError with the column of what is not in the grammar.
     """
     if len(text) > MAX_CHARACTERS:
         raise ExpressionError(f"must be at most {MAX_CHARACTERS} characters: {len(text)}", MAX_CHARACTERS)
-    parser = _Parser(text)
+    parser = _Parser(text, constants or {})
     root = parser.parse()
     return Expression(text=text.strip(), fields=frozenset(parser.fields), _root=root)
 
@@ -148,8 +148,9 @@ def _refusal(character: str) -> str:
 class _Parser:
     """Recursive descent, one method per rule of the grammar."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, constants: Mapping[str, float]) -> None:
         self.fields: set[str] = set()
+        self._constants = constants
         self._tokens = list(_tokens(text))
         if len(self._tokens) > MAX_TOKENS:
             message = f"must have at most {MAX_TOKENS} numbers, names and signs: {len(self._tokens)}"
@@ -219,6 +220,8 @@ class _Parser:
     def _field(self, token: _Token) -> _Node:
         if token.text in FUNCTIONS:
             raise ExpressionError(f"'{token.text}' is a function: write {token.text}(…)", token.column)
+        if token.text in self._constants:
+            return _Number(self._constants[token.text], token.column)
         self.fields.add(token.text)
         return _Field(token.text, token.column)
 

@@ -24,6 +24,7 @@ from policies.digest import canonical_sha256
 from policies.expression import Expression, ExpressionError, compile_expression
 from policies.utility_file import (
     PayoffSensitivityFile,
+    QuantityFile,
     RangeFile,
     SensitivityFile,
     StakeholderFile,
@@ -41,6 +42,17 @@ _UNKNOWN = -1
 
 class UtilityError(ValueError):
     """Rows, probabilities or outcomes that the utility spec cannot price."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number that payoffs read by its name; `range`: how far it may be off, inclusive (None: not in doubt)."""
+
+    name: str
+    value: float
+    unit: str
+    why: str
+    range: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -141,6 +153,7 @@ class UtilitySpec:
     default_action: str
     outcome_known_after: tuple[str, ...]
     range: tuple[float, float]
+    quantities: tuple[Quantity, ...]
     stakeholders: tuple[Stakeholder, ...]
     domains: Mapping[str, Domain]
     constraints: tuple[Constraint, ...]
@@ -228,6 +241,7 @@ def load_utility(text: str, source: str) -> UtilitySpec:
         default_action=file.default_action,
         outcome_known_after=file.outcome_known_after,
         range=(file.range.low, file.range.high),
+        quantities=tuple(_quantity(one) for one in file.quantities),
         stakeholders=stakeholders,
         domains=_domains(file),
         constraints=_constraints(file),
@@ -309,9 +323,17 @@ def _rows(columns: Columns) -> int:
     return len(next(iter(columns.values())))
 
 
+def _quantity(one: QuantityFile) -> Quantity:
+    found = one.sensitivity
+    return Quantity(
+        one.name, one.value, one.unit, one.why, None if found is None else (found.low, found.high)
+    )
+
+
 def _stakeholder(one: StakeholderFile, file: UtilityFile) -> Stakeholder:
+    constants = {quantity.name: quantity.value for quantity in file.quantities}
     payoffs = tuple(
-        tuple(compile_expression(_text(one.payoffs[action][outcome])) for outcome in file.outcomes)
+        tuple(compile_expression(_text(one.payoffs[action][outcome]), constants) for outcome in file.outcomes)
         for action in file.actions
     )
     sensitivity = one.sensitivity or SensitivityFile()

@@ -32,11 +32,13 @@ class RangeFile(StrictModel):
 class QuantityFile(StrictModel):
     """A number that payoffs read by its name, with how far it may be off."""
 
-    name: Name
-    value: float
-    unit: Text
-    why: Text
-    sensitivity: RangeFile | None = None
+    name: Name = Field(description="The name that payoffs read it by.")
+    value: float = Field(description="The number.")
+    unit: Text = Field(description="What it is measured in.")
+    why: Text = Field(description="Where it comes from.")
+    sensitivity: RangeFile | None = Field(
+        default=None, description="How far it may be off; the range holds the value. Left out: not in doubt."
+    )
 
 
 class PayoffSensitivityFile(StrictModel):

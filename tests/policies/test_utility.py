@@ -170,7 +170,7 @@ def test_weights_add_stakeholders_up() -> None:
 
 def test_a_payoff_outside_the_declared_range_is_refused() -> None:
     """The error names row, field, its value and the bound: the tests of the canary rest on the range."""
-    spec = load_utility(TEXT.replace("clip(balance, 0, 5000)", "balance"), "utility.yaml")
+    spec = load_utility(TEXT.replace("clip(balance, 0, cap)", "min(balance, 2 * cap)"), "utility.yaml")
     with pytest.raises(UtilityError) as caught:
         spec.payoffs({"balance": np.array([10.0, 9000.0])})
     assert str(caught.value) == (
@@ -194,7 +194,7 @@ def test_a_row_that_cannot_be_priced_is_named() -> None:
 def test_three_actions_and_three_outcomes_need_no_other_code() -> None:
     """Approve, refer, decline over repaid, late, lost: the same file format and the same functions."""
     row = "{repaid: 0.1 * amount, late: 0, lost: -amount}"
-    text = TEXT[: TEXT.index("stakeholders:")] + (
+    text = TEXT[: TEXT.index("quantities:")] + (
         "stakeholders:\n  - name: bank\n    weight: 1\n    why: margin\n    payoffs:\n"
         f"      approve: {row}\n"
         "      refer: {repaid: 0.1 * amount - 20, late: -20, lost: -20}\n"
@@ -216,6 +216,20 @@ def test_three_actions_and_three_outcomes_need_no_other_code() -> None:
     chosen = best_action(payoffs, chances, default_action=spec.default_index)
     assert [spec.actions[i] for i in chosen] == ["approve", "refer", "decline"]
     assert spec.warnings == ()
+
+
+def test_a_quantity_is_read_by_name_and_has_one_value() -> None:
+    """Payoffs that name a quantity move with its value, are exactly the written-out ones, and read no field of it."""
+    columns = {"balance": np.array([123.0, 1428.0, 9000.0])}
+    start, stop = TEXT.index("  - name: deposited_share"), TEXT.index("# Payoffs are relative")
+    rest = TEXT[stop:].replace("deposited_share * margin", "0.25 * 0.02463333").replace("0, cap", "0, 5000")
+    plain = load_utility(TEXT[:start] + rest, "utility.yaml")
+    np.testing.assert_array_equal(SPEC.payoffs(columns), plain.payoffs(columns))
+    assert SPEC.fields == ("balance",)
+    dearer = load_utility(
+        TEXT.replace("value: 1\n", "value: 2\n").replace("low: -1", "low: -2"), "utility.yaml"
+    )
+    np.testing.assert_allclose(dearer.payoffs(columns)[:, 1], SPEC.payoffs(columns)[:, 1] - 1, rtol=1e-12)
 
 
 def test_a_payoff_that_cannot_be_observed_is_a_warning() -> None:
@@ -243,7 +257,10 @@ def test_a_payoff_that_cannot_be_observed_is_a_warning() -> None:
         ("weight: 1\n", "weight: -1\n", "'stakeholders[0].weight' must be >= 0.0: -1"),
         ("high: 29.8", "high: -2", "'range.high' must be > low (-1): -2"),
         ("low: -1", "low: -0.5", "'range' must hold the payoff call x not_subscribed, -1: [-0.5, 29.8]"),
-        ("clip(balance, 0, 5000)", "clp(balance, 0, 5000)", "unknown function 'clp'; did you mean 'clip'?"),
+        ("name: margin", "name: margins", "'quantities[2].name' is read by no payoff: 'margins'"),
+        ("name: margin", "name: clip", "'quantities[2].name' must not be a function"),
+        ("{low: 0.012, high", "{low: 0.03, high", "must hold 0.0246333, as it is now: [0.03, 0.04]"),
+        ("clip(balance, 0, cap)", "clp(balance, 0, cap)", "unknown function 'clp'; did you mean 'clip'?"),
         ("reviewBy: 2027-06-30", "reviewBy: soon", "'reviewBy' must be a date (YYYY-MM-DD): 'soon'"),
         ("version: 1 ", "version: 2 ", "'changelog[0].version' must be the file's version (2)"),
         ("atMost: 0.20", "atMost: 15", "'constraints[3].atMost' must be <= 1.0: 15"),

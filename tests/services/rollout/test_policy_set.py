@@ -52,9 +52,9 @@ def test_gate_laxer_than_the_constraint_is_refused_where_it_stands() -> None:
 
 def test_payoff_over_an_undeclared_field_names_it() -> None:
     """A payoff may read only what the contract offers at decision time; duration is known after the call."""
-    issues = refused("utility.yaml", "clip(balance, 0, 5000)", "clip(duration, 0, 5000)")
+    issues = refused("utility.yaml", "clip(balance, 0, cap)", "clip(duration, 0, cap)")
     assert len(issues) == 1
-    line = line_of("utility.yaml", "clip(balance, 0, 5000)")
+    line = line_of("utility.yaml", "clip(balance, 0, cap)")
     assert issues[0].startswith(f"p/utility.yaml:{line}:")
     assert "the contract does not offer at decision time: duration" in issues[0]
 

@@ -341,7 +341,7 @@ def test_a_row_that_breaks_scoring_does_not_take_the_others_with_it(
     policy_texts: Mapping[str, str],
 ) -> None:
     """Rows that the contract refuses or that have no price are found one by one; the others get what is served."""
-    sold = "0.25 * 0.02463333 * clip(balance, 0, 5000) - 1"
+    sold = "deposited_share * margin * clip(balance, 0, cap) - call_cost"
     _, _, candidate = write_pair(utility=policy_texts["utility.yaml"].replace(sold, "log(balance)"))
     rows = [{**row, "balance": 10 + at} for at, row in enumerate(calls[:33])]
     own = served(candidate, rows)
