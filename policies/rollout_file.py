@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from policies.other_words import GATE_WORDS, ROLLOUT_WORDS, STAGE_WORDS
 from policies.quantities import Duration, Percentage, Span, Traffic
@@ -44,6 +44,8 @@ def _a_mapping(form: str) -> BeforeValidator:
 
 class MarginFile(StrictModel):
     """How much worse than stable: `{ratio: 1.5}` (times stable's rate) or `{absolute: 0.30}` (the metric's unit)."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
     ratio: float | None = Field(default=None, description="Times stable's rate, 1 or more. Proportions only.")
     absolute: float | None = Field(

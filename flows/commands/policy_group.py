@@ -6,6 +6,7 @@ import typer
 
 from flows.commands.explain_policy import explain_policy
 from flows.commands.lint_policy import lint
+from flows.commands.publish_schemas import publish_schemas
 from flows.commands.simulate_policy import simulate
 from flows.commands.test_policy import run_tests
 
@@ -19,4 +20,5 @@ def register(app: typer.Typer) -> None:
     policy.command("explain")(explain_policy)
     policy.command("test")(run_tests)
     policy.command("simulate")(simulate)
+    policy.command("schema")(publish_schemas)
     app.add_typer(policy, name="policy")
