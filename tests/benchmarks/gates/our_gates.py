@@ -32,6 +32,11 @@ def share(weights: tuple[float, ...] = WORSE_WEIGHTS) -> ShareTest:
     return ShareTest(1.0, WORSE, weights)
 
 
+def finer() -> ShareTest:
+    """F2 with a mixture that was tried here: finer between 1.3 and 2.2, where detection is slow."""
+    return ShareTest(1.0, (1.3, 1.5, 1.8, 2.2, 3.0, 5.0), (0.10, 0.30, 0.25, 0.25, 0.06, 0.04))
+
+
 def _path(test: CountTest, runs: int) -> CountPath:
     if isinstance(test, BoundTest):
         return BoundPath(test, runs)
