@@ -10,7 +10,7 @@ Source: gates.md semantics 1 to 10. Must never import: anything that does I/O or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
@@ -56,7 +56,10 @@ class LoggedPoll:
 
 @dataclass(frozen=True, eq=False)
 class Said:
-    """What a policy says at one poll. moves: whether the rollout would leave its stage on it (a hold forbids it)."""
+    """What a policy says at one poll. moves: whether the rollout would leave its stage on it (a hold forbids it).
+
+    poll: without its blocks, which have done their work.
+    """
 
     poll: LoggedPoll
     verdict: Verdict
@@ -135,7 +138,7 @@ class SideBySide:
 
 def replay(
     policy: RolloutPolicy,
-    polls: Sequence[LoggedPoll],
+    polls: Collection[LoggedPoll],
     payoff_range: PayoffRange = None,
     *,
     progress: Progress = _nobody_watches,
@@ -147,11 +150,12 @@ def replay(
     """
     book = GateBook.start(policy, payoff_range)
     said = []
+    count = len(polls)
     for index, poll in enumerate(polls):
-        progress(index / len(polls))
+        progress(index / count)
         _walk_to(book, policy, poll.stage)
         verdict = _judge(book, poll, poll.evidence, stage=poll.stage, extended=poll.extended)
-        said.append(Said(poll, verdict, _moves(policy, poll, verdict, extended=poll.extended)))
+        said.append(_said(policy, poll, verdict, extended=poll.extended))
     return Timeline(policy, tuple(said), book)
 
 
@@ -162,7 +166,7 @@ def mismatches(timeline: Timeline) -> tuple[Said, ...]:
 
 def rehearse(
     policy: RolloutPolicy,
-    polls: Sequence[LoggedPoll],
+    polls: Collection[LoggedPoll],
     payoff_range: PayoffRange = None,
     *,
     recorded_by: RolloutPolicy,
@@ -172,9 +176,9 @@ def rehearse(
     book = GateBook.start(policy, payoff_range)
     said: list[Said] = []
     unknown: dict[str, dict[str, str]] = {}
-    extended, before = False, None
+    extended, before, count = False, None, len(polls)
     for index, poll in enumerate(polls):
-        progress(index / len(polls))
+        progress(index / count)
         stage = _like(policy, recorded_by.stage(poll.stage))
         if stage is None or not _is_ahead(book, policy, stage.name):
             continue
@@ -187,7 +191,7 @@ def rehearse(
         if more:
             unknown.setdefault(stage.name, {}).update(more)
         verdict = _judge(book, poll, evidence, stage=stage.name, extended=extended)
-        said.append(Said(poll, verdict, _moves(policy, poll, verdict, extended=extended)))
+        said.append(_said(policy, poll, verdict, extended=extended))
         extended = extended or verdict.reason is ReasonCode.EXTENDED
         if verdict.decision is Decision.ROLLBACK and said[-1].moves:
             break
@@ -209,12 +213,13 @@ def _judge(
     return book.judge(stage, at=poll.at, entered_at=poll.entered_at, extended=extended)
 
 
-def _moves(policy: RolloutPolicy, poll: LoggedPoll, verdict: Verdict, *, extended: bool) -> bool:
-    """Whether the rollout's own table leaves the stage on this verdict."""
+def _said(policy: RolloutPolicy, poll: LoggedPoll, verdict: Verdict, *, extended: bool) -> Said:
+    """The verdict, and whether the rollout's own table leaves the stage on it; the evidence itself is let go."""
     kind = Phase(policy.stage(verdict.stage).kind)
     state = RolloutState(kind, verdict.stage, poll.entered_at, extended=extended, held=poll.held)
     after, _ = step(policy, state, verdict, poll.at)
-    return (after.phase, after.stage) != (state.phase, state.stage)
+    moves = (after.phase, after.stage) != (state.phase, state.stage)
+    return Said(replace(poll, evidence=PollEvidence(poll.at, poll.evidence.weight_pct, {})), verdict, moves)
 
 
 def _walk_to(book: GateBook, policy: RolloutPolicy, name: str) -> None:

@@ -115,7 +115,7 @@ def _spans(rollout: RecordedRollout) -> tuple[_Span, ...]:
     for (name, entered_at), polls in groupby(rollout.polls, key=lambda poll: (poll.stage, poll.entered_at)):
         stage = rollout.policy.stage(name)
         if stage.kind == "canary":
-            found.append(_Span(name, stage.weight_pct or 0.0, entered_at, list(polls)[-1].at))
+            found.append(_Span(name, stage.weight_pct or 0.0, entered_at, max(poll.at for poll in polls)))
     return tuple(found)
 
 

@@ -5,6 +5,7 @@ Must never import Prefect.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from policies.evidence import PollEvidence
@@ -18,14 +19,31 @@ from services.store.poll_evidence import JudgedPoll
 from services.store.rollouts import RolloutRecord
 
 
+@dataclass(frozen=True)
+class RecordedPolls(Collection[LoggedPoll]):
+    """A rollout's polls in order, read from the store anew each time: a week of them need not fit into memory."""
+
+    db: Database
+    rollout_id: str
+
+    def __iter__(self) -> Iterator[LoggedPoll]:
+        return (_logged(poll) for poll in poll_evidence.of_rollout(self.db, self.rollout_id))
+
+    def __len__(self) -> int:
+        return poll_evidence.size_of(self.db, self.rollout_id)[0]
+
+    def __contains__(self, poll: object) -> bool:
+        return any(poll == one for one in self)
+
+
 @dataclass(frozen=True, eq=False)
 class RecordedRollout:
-    """A rollout's record with its rules read, and its polls in order."""
+    """A rollout's record with its rules read, and its polls."""
 
     record: RolloutRecord
     policy: RolloutPolicy
     utility: UtilitySpec
-    polls: tuple[LoggedPoll, ...]
+    polls: RecordedPolls
 
 
 def recorded_rollout(db: Database, rollout_id: str) -> RecordedRollout:
@@ -35,7 +53,7 @@ def recorded_rollout(db: Database, rollout_id: str) -> RecordedRollout:
         record,
         load_rollout(record.policy_text, f"{record.id}/rollout.yaml"),
         load_utility(record.utility_text, f"{record.id}/utility.yaml"),
-        tuple(_logged(poll) for poll in poll_evidence.of_rollout(db, rollout_id)),
+        RecordedPolls(db, rollout_id),
     )
 
 

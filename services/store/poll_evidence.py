@@ -16,6 +16,7 @@ from services.store.database import Database
 from services.store.json_text import JsonObject, dump, load_object
 
 AT = "at"
+_CHUNK = 500
 _TABLE = tables.poll_evidence
 
 
@@ -51,16 +52,15 @@ def add(connection: Connection, rollout_id: str, poll: JudgedPoll) -> None:
 
 
 def of_rollout(db: Database, rollout_id: str) -> Iterator[JudgedPoll]:
-    """The rollout's polls, in the order in which they were judged."""
+    """The rollout's polls, in the order in which they were judged; read as they are asked for."""
     columns = [column for column in _TABLE.c if column.name not in ("seq", "rollout_id")]
     query = select(*columns).where(_TABLE.c.rollout_id == rollout_id).order_by(_TABLE.c.seq)
     before: JsonObject = {}
     with db.read() as connection:
-        rows = connection.execute(query).mappings().all()
-    for row in rows:
-        if row["evidence"] is not None:
-            before = load_object(row["evidence"])
-        yield JudgedPoll(**{**row, "evidence": {**before, AT: row[AT]}})
+        for row in connection.execute(query.execution_options(yield_per=_CHUNK)).mappings():
+            if row["evidence"] is not None:
+                before = load_object(row["evidence"])
+            yield JudgedPoll(**{**row, "evidence": {**before, AT: row[AT]}})
 
 
 def size_of(db: Database, rollout_id: str) -> tuple[int, int]:

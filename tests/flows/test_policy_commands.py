@@ -5,11 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from flows.command_line import app
-from flows.commands.simulate_policy import simulate
 from services.rollout.policy_set import POLICIES
 
 RUNNER = CliRunner()
@@ -31,9 +29,7 @@ def change(folder: Path, file: str, old: str, new: str) -> None:
 
 def judge(*arguments: str) -> tuple[int, str]:
     """Run `policy simulate`; its exit status and what it printed."""
-    own = typer.Typer()
-    own.command()(simulate)
-    result = RUNNER.invoke(own, list(arguments))
+    result = RUNNER.invoke(app, ["policy", "simulate", *arguments])
     return result.exit_code, result.stdout
 
 

@@ -70,7 +70,7 @@ def test_a_rollback_is_given_again(simulation: Any, doubles: ModuleType) -> None
     assert timeline.book.to_json() == kept.record.gates
 
 
-@pytest.mark.parametrize("dies_at", [40, 63, 90])
+@pytest.mark.parametrize("dies_at", [40, 90])
 def test_given_again_after_a_crash(simulation: Any, doubles: ModuleType, dies_at: int) -> None:
     """The conductor is killed between any two of its calls and another one takes up: nothing is recorded twice, nothing
     is lost, and the verdicts of both are given again, to the last number of the stored gates."""
