@@ -13,7 +13,7 @@ from policies.verdict import Decision, ReasonCode
 from policies.what_if import Effect, Settings, simulate
 from policies.what_if_payoffs import BettingPath, Payoffs, make_library
 
-RUNS, POLLS, UNITS = 300, 60, 200
+RUNS, POLLS, UNITS = 200, 60, 200
 LOW, HIGH, LIMIT = -1.0, 0.25, float(np.log(20))
 
 
