@@ -9,6 +9,7 @@ Source: Waudby-Smith & Ramdas, JRSS B 2024, sections 4 and B.3. Must never impor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -46,17 +47,16 @@ class BettingTest:
             return
         sign = 1.0 if self.side == "above" else -1.0
         # Work with y = ±(x − null), so that H0 is "mean of y ≤ 0"; y ≥ −(width ± null).
-        y = sign * (differences - self.null)
+        y = differences - self.null if sign > 0 else self.null - differences
         deepest = self.width + sign * self.null
-        counts = self.n + np.arange(len(y)) + self.planned_n
-        totals = np.cumsum(np.concatenate(([self.total], y)))
-        squares = np.cumsum(np.concatenate(([self.squares], y * y)))
+        totals, squares = _running(self.total, y), _running(self.squares, y * y)
         planned = sign * (self.planned - self.null)
-        mean = (totals[:-1] + self.planned_n * planned) / counts
-        # second moment about 0 = σ̂² + (μ̂−m)², started wide: a twentieth of the width, squared
-        second = (squares[:-1] + self.planned_n * (planned**2 + (self.width / 20) ** 2)) / counts
-        stake = np.clip(mean / second, 0.0, 0.5 / deepest)
-        self.log_e = float(np.cumsum(np.concatenate(([self.log_e], np.log1p(stake * y))))[-1])
+        # μ̂ over the second moment about 0, σ̂² + (μ̂−m)², started wide: a twentieth of the width, squared. Both have
+        # the number of differences below the line, and the planned ones count as `planned_n` of them.
+        mean = totals[:-1] + self.planned_n * planned
+        second = squares[:-1] + self.planned_n * (planned**2 + (self.width / 20) ** 2)
+        stake = np.minimum(np.maximum(mean / second, 0.0), 0.5 / deepest)
+        self.log_e = float(_running(self.log_e, np.log1p(stake * y))[-1])
         self.n += len(y)
         self.total, self.squares = float(totals[-1]), float(squares[-1])
 
@@ -116,9 +116,7 @@ class Pairing:
         used_c, used_s = pairs * k_canary, pairs * k_stable
         self.canary = c[used_c:][-self.MAX_GROUPS * k_canary :].tolist()
         self.stable = s[used_s:][-self.MAX_GROUPS * k_stable :].tolist()
-        means_c = c[:used_c].reshape(pairs, k_canary).mean(axis=1)
-        means_s = s[:used_s].reshape(pairs, k_stable).mean(axis=1)
-        differences: FloatArray = means_c - means_s
+        differences: FloatArray = _means(c[:used_c], k_canary) - _means(s[:used_s], k_stable)
         return differences
 
     def to_json(self) -> dict[str, object]:
@@ -134,10 +132,25 @@ class Pairing:
         return cls(float(str(obj["weight_pct"])), [float(x) for x in canary], [float(x) for x in stable])
 
 
+def _means(units: FloatArray, size: int) -> FloatArray:
+    """Means of groups of `size` units, in order."""
+    return units if size == 1 else np.add.reduce(units.reshape(-1, size), axis=1) / size
+
+
+def _running(start: float, steps: FloatArray) -> FloatArray:
+    """start and the sums after each step, (n + 1,): added one by one, so the same in whatever chunks they come."""
+    sums = np.empty(len(steps) + 1)
+    sums[0], sums[1:] = start, steps
+    return np.add.accumulate(sums, out=sums)
+
+
 def check_payoffs(payoffs: FloatArray, low: float, high: float) -> None:
     """Raise PayoffOutOfRange unless every payoff is finite and within [low, high] (1e-9 of slack)."""
-    if not np.isfinite(payoffs).all():
+    if len(payoffs) == 0:
+        return
+    least, most = float(payoffs.min()), float(payoffs.max())  # NaN if there is one
+    if not (math.isfinite(least) and math.isfinite(most)):
         raise PayoffOutOfRange("a payoff is not finite")
-    if len(payoffs) and (payoffs.min() < low - 1e-9 or payoffs.max() > high + 1e-9):
-        worst = payoffs.min() if payoffs.min() < low - 1e-9 else payoffs.max()
+    if least < low - 1e-9 or most > high + 1e-9:
+        worst = least if least < low - 1e-9 else most
         raise PayoffOutOfRange(f"payoffs must be in [{low:g}, {high:g}]: {worst:g}")

@@ -100,11 +100,11 @@ class RatioArm:
 
     def update(self, pairs: FloatArray) -> None:
         """Add units' (numerator y, denominator x), shape (n, 2)."""
-        y, x = pairs[:, 0], pairs[:, 1]
         self.n += len(pairs)
-        self.denominators += int(np.count_nonzero(x))
-        new = (y.sum(), x.sum(), y @ y, x @ y, x @ x)
-        self.moments = [old + float(one) for old, one in zip(self.moments, new, strict=True)]
+        self.denominators += int(np.count_nonzero(pairs[:, 1]))
+        y, x = np.add.reduce(pairs).tolist()
+        (yy, xy), (_, xx) = (pairs.T @ pairs).tolist()
+        self.moments = [old + one for old, one in zip(self.moments, (y, x, yy, xy, xx), strict=True)]
 
     def ratio(self) -> tuple[float, float] | None:
         """Σy/Σx and the variance of (y − R·x)/x̄ of one unit; None without a denominator."""

@@ -54,8 +54,10 @@ class Savings:
 
 
 def _add(sums: list[float], masked: FloatArray, plain: FloatArray) -> None:
-    new = (len(masked), masked.sum(), masked @ masked, plain.sum(), plain @ plain)
-    sums[:] = [old + float(one) for old, one in zip(sums, new, strict=True)]
+    both = np.stack((masked, plain))
+    new = (*np.add.reduce(both, axis=1).tolist(), *np.add.reduce(both * both, axis=1).tolist())
+    for i, one in enumerate((len(masked), new[0], new[2], new[1], new[3])):
+        sums[i] += one
 
 
 def _variance(n: float, total: float, squares: float) -> float:

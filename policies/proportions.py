@@ -41,6 +41,19 @@ class BoundTest:
     events: int = 0
     n: int = 0
 
+    def __post_init__(self) -> None:
+        """ln weight, and the log ratio of one event and of one other, of each alternative."""
+        grid = _BELOW if self.side == "below" else _ABOVE
+        odds = [(multiple * self.bound / (1 - self.bound), weight) for multiple, weight in grid]
+        self._grid = [
+            (
+                math.log(weight),
+                math.log(one / (1 + one) / self.bound) if one > 0 else -math.inf,
+                -math.log1p(one) - math.log1p(-self.bound),
+            )
+            for one, weight in odds
+        ]
+
     def update(self, events: int, n: int) -> None:
         """Add one poll's events among n trials."""
         self.events += events
@@ -56,13 +69,12 @@ class BoundTest:
         if self.n == 0:
             return 0.0
         events, misses = factor * self.events, factor * (self.n - self.events)
-        under_null = _xlogy(events, self.bound) + _xlogy(misses, 1 - self.bound)
-        logs = []
-        for multiple, weight in _BELOW if self.side == "below" else _ABOVE:
-            odds = multiple * self.bound / (1 - self.bound) if self.bound < 1 else math.inf
-            p = odds / (1 + odds) if odds < math.inf else 1.0
-            logs.append(math.log(weight) + _xlogy(events, p) + _xlogy(misses, 1 - p) - under_null)
-        return log_sum_exp(logs)
+        return log_sum_exp(
+            [
+                log_weight + _times(events, with_event) + _times(misses, without)
+                for log_weight, with_event, without in self._grid
+            ]
+        )
 
     def to_json(self) -> dict[str, object]:
         """The two counts."""
@@ -212,11 +224,9 @@ def _mixed(logs: Sequence[float], weights: Sequence[float] | None, factor: float
     return log_sum_exp([factor * log + math.log(weight) for log, weight in zip(logs, weights, strict=True)])
 
 
-def _xlogy(x: float, y: float) -> float:
-    """x·ln y, with 0·ln 0 = 0."""
-    if x == 0:
-        return 0.0
-    return x * math.log(y) if y > 0 else -math.inf
+def _times(count: float, log: float) -> float:
+    """count·log, with 0·−inf = 0."""
+    return count * log if count else 0.0
 
 
 def _stored_logs(obj: Mapping[str, object], size: int) -> list[float]:
