@@ -30,6 +30,9 @@ class BoostedSettings:
     least_rows_in_leaf: int = 50
     l2: float = 1.0
     column_share: float = 0.8
+    category_smoothing: float = 50.0
+    category_l2: float = 30.0
+    least_rows_per_category_group: int = 200
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,9 @@ def fit_trees(
         "min_data_in_leaf": settings.least_rows_in_leaf,
         "lambda_l2": settings.l2,
         "feature_fraction": settings.column_share,
+        "cat_smooth": settings.category_smoothing,
+        "cat_l2": settings.category_l2,
+        "min_data_per_group": settings.least_rows_per_category_group,
         "seed": seed,
         "num_threads": 1,
         "deterministic": True,

@@ -4,7 +4,8 @@ Serving answers with this one (a numpy forward beats eager torch on single rows 
 time); a test holds the two together to 1e-5. Weights, all float32: `embedding.<j>` (cardinality, width) per
 category column, `layer.<i>.weight` (out, in) and `layer.<i>.bias` (out,). Input: numeric columns, then the
 embeddings in column order; ReLU between layers, none after the last; output: one logit per outcome. A network may have
-a boosted peer (services/training/trees.py): then the output is the logarithm of the two models' mean probability.
+a boosted peer (services/training/trees.py): then the output is the logarithm of the two models' mean probability, in
+which the peer has the share `peer_share`; with a share of 1 the network is only there for its shape.
 
 numpy only: must never import torch.
 """
@@ -34,6 +35,11 @@ class Architecture:
     hidden: tuple[int, ...]
     outcomes: int
     trees: TreeShape | None = None
+    peer_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.peer_share <= 1.0 or (self.peer_share > 0.0) != (self.trees is not None):
+            raise TrainingError(f"'peer_share' must be in (0, 1] with trees, 0 without: {self.peer_share}")
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -66,6 +72,8 @@ class Architecture:
     def to_json(self) -> dict[str, object]:
         """Plain JSON-safe dict; `from_json` gives back an equal object."""
         lists = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items() if v is not None}
+        if self.trees is None:
+            del lists["peer_share"]
         return {"version": 1, "kind": "embedding_mlp", "activation": "relu", **lists}
 
     @classmethod
@@ -80,7 +88,11 @@ class Architecture:
             }
             trees = TreeShape(**document["trees"]) if "trees" in document else None
             return cls(
-                numeric=int(document["numeric"]), outcomes=int(document["outcomes"]), trees=trees, **tuples
+                numeric=int(document["numeric"]),
+                outcomes=int(document["outcomes"]),
+                trees=trees,
+                peer_share=float(document.get("peer_share", 0.0)),
+                **tuples,
             )
         except (KeyError, TypeError) as error:
             raise TrainingError(f"not a network document: {error!r}") from error
@@ -88,12 +100,14 @@ class Architecture:
 
 def forward(architecture: Architecture, weights: Weights, encoded: Encoded) -> NDArray[np.float32]:
     """Logits (n, O) float32 of the encoded rows; uncalibrated."""
-    logits = _network(architecture, weights, encoded)
     if architecture.trees is None:
-        return logits
-    peer = tree_logits(weights, encoded, outcomes=architecture.outcomes)
-    log_mean = np.logaddexp(_log_softmax(logits), _log_softmax(peer)) - np.float32(np.log(2.0))
-    return np.asarray(log_mean, dtype=np.float32)
+        return _network(architecture, weights, encoded)
+    peer = _log_softmax(tree_logits(weights, encoded, outcomes=architecture.outcomes))
+    if architecture.peer_share == 1.0:
+        return peer
+    own = _log_softmax(_network(architecture, weights, encoded))
+    mean = np.logaddexp(own + np.log1p(-architecture.peer_share), peer + np.log(architecture.peer_share))
+    return np.asarray(mean, dtype=np.float32)
 
 
 def _network(architecture: Architecture, weights: Weights, encoded: Encoded) -> NDArray[np.float32]:

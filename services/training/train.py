@@ -1,38 +1,34 @@
 """Train the candidates of one release and keep the best by what its decisions would have earned.
 
-A candidate is a network trained with a loss of services/training/losses.py, or `boosted_average`: the network trained
-with cross-entropy averaged with gradient-boosted trees. Each is fitted on `train` with early stopping on `validation`,
-calibrated on `calibration`, then judged by the utility of its decisions (the action of highest expected utility, row by
-row) on `validation`. The best is kept, on a tie the first named; every other's distance to it is on record, paired on
-the same rows. The intervals say how sure the judgement is; the alignment stage judges again on later rows.
+Each candidate (services/training/models.py) is fitted on `train` with early stopping on `validation`, calibrated on
+`calibration`, then judged by the utility of its decisions (the action of highest expected utility, row by row) on
+`validation`. The best is kept, on a tie the first named; every other's distance to it is on record, paired on the same
+rows. The intervals say how sure the judgement is; the alignment stage judges again on later rows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from policies.operating_point import OperatingPoint
 from policies.utility import UtilitySpec, realised_utility
-from services.training.boosted import BoostedSettings, fit_trees
+from services.training.boosted import BoostedSettings
 from services.training.calibration import Calibration, calibration_error
-from services.training.candidate import Epoch, TrainedCandidate
+from services.training.candidate import TrainedCandidate
 from services.training.errors import TrainingError
-from services.training.fit import Labelled, Progress, Settings, fit
-from services.training.forward import Architecture, forward
-from services.training.losses import LOSSES, loss_named
-from services.training.network import architecture_for
+from services.training.fit import Labelled, Progress, Settings
+from services.training.forward import forward
+from services.training.models import CANDIDATES, Fitter, Model
 from services.training.preprocessing import Columns, FeatureContract, Preprocessing
 from services.training.selection import Training, choose, interval_of, paired
 from services.training.time_slices import labelled_rows, outcome_indices
 
-__all__ = ["BOOSTED_AVERAGE", "CANDIDATES", "USUAL_CANDIDATES", "Training", "TrainingContract", "train"]
+__all__ = ["USUAL_CANDIDATES", "Training", "TrainingContract", "train"]
 
 USUAL_CANDIDATES = ("cross_entropy", "payoff_weighted")
-BOOSTED_AVERAGE = "boosted_average"
-CANDIDATES = (*LOSSES, BOOSTED_AVERAGE)
 
 
 class TrainingContract(FeatureContract, Protocol):
@@ -42,16 +38,6 @@ class TrainingContract(FeatureContract, Protocol):
     def label(self) -> str: ...
     @property
     def label_outcomes(self) -> Mapping[str, str]: ...
-
-
-@dataclass(frozen=True)
-class _Model:
-    """Fitted, not yet calibrated."""
-
-    architecture: Architecture
-    weights: Mapping[str, NDArray[Any]]
-    best_epoch: int
-    history: tuple[Epoch, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +71,6 @@ def train(
     Rows without a label are left out. Raises TrainingError, and UtilityError for rows that cannot be priced.
     """
     _check_names(candidates)
-    settings = settings or Settings()
     slices = {"train": training, "validation": validation, "calibration": calibration}
     known = {name: _known(columns, contract, utility) for name, columns in slices.items()}
     preprocessing = Preprocessing.fit(known["train"][0], contract)
@@ -93,27 +78,17 @@ def train(
         name: Labelled(preprocessing.transform(columns), outcomes, utility.payoffs(columns))
         for name, (columns, outcomes) in known.items()
     }
-    architecture = architecture_for(preprocessing, outcomes=len(utility.outcomes), hidden=settings.hidden)
-
-    def network(loss_name: str) -> _Model:
-        fitted = fit(
-            parts["train"],
-            parts["validation"],
-            architecture=architecture,
-            objective=loss_named(loss_name),
-            settings=settings,
-            seed=seed,
-            on_progress=on_progress,
-        )
-        return _Model(architecture, fitted.weights, fitted.best_epoch, fitted.history)
-
-    models: dict[str, _Model] = {}
-    for name in candidates:
-        if name == BOOSTED_AVERAGE:
-            base = models.get("cross_entropy") or network("cross_entropy")
-            models[name] = _with_trees(base, parts, boosted or BoostedSettings(), seed=seed)
-        else:
-            models[name] = network(name)
+    fitter = Fitter(
+        parts["train"],
+        parts["validation"],
+        preprocessing=preprocessing,
+        outcomes=len(utility.outcomes),
+        settings=settings or Settings(),
+        boosted=boosted or BoostedSettings(),
+        seed=seed,
+        on_progress=on_progress,
+    )
+    models = {name: fitter.model(name) for name in candidates}
     judged = {name: _judge(model, parts, utility) for name, model in models.items()}
     means = paired({name: one.earned for name, one in judged.items()}, seed=seed)
     trained = []
@@ -157,22 +132,7 @@ def _known(
     return labelled_rows(columns, outcomes)
 
 
-def _with_trees(
-    base: _Model, parts: Mapping[str, Labelled], settings: BoostedSettings, *, seed: int
-) -> _Model:
-    """The network with a boosted peer beside it; forward averages the two."""
-    peer = fit_trees(
-        parts["train"],
-        parts["validation"],
-        cardinalities=base.architecture.cardinalities,
-        outcomes=base.architecture.outcomes,
-        settings=settings,
-        seed=seed,
-    )
-    return _Model(replace(base.architecture, trees=peer.shape), {**base.weights, **peer.arrays}, peer.rounds)
-
-
-def _judge(model: _Model, parts: Mapping[str, Labelled], utility: UtilitySpec) -> _Judged:
+def _judge(model: Model, parts: Mapping[str, Labelled], utility: UtilitySpec) -> _Judged:
     """Calibrate on the newest rows; then what the decisions earn on the validation rows."""
     newest, held_out = parts["calibration"], parts["validation"]
     calibration = Calibration.fit(forward(model.architecture, model.weights, newest.encoded), newest.outcomes)

@@ -15,9 +15,10 @@ from services.training.calibration import softmax
 from services.training.errors import TrainingError
 from services.training.fit import Settings
 from services.training.forward import Architecture, forward
+from services.training.models import BOOSTED, BOOSTED_AVERAGE
 from services.training.preprocessing import Encoded
 from services.training.time_slices import TimePlan, time_slices
-from services.training.train import BOOSTED_AVERAGE, TrainingContract, train
+from services.training.train import TrainingContract, train
 from services.training.trees import TreeShape, tree_logits
 
 Columns = dict[str, NDArray[Any]]
@@ -96,10 +97,10 @@ def test_numpy_answers_what_lightgbm_would(outcomes: int) -> None:
     np.testing.assert_allclose(ours[:, 1] if outcomes == 2 else ours, theirs, atol=1e-5)
 
 
-def test_the_average_is_a_candidate_like_any_other(
+def test_trees_alone_or_averaged_are_candidates_like_any_other(
     toy_columns: Callable[..., Columns], toy_contract: TrainingContract, toy_utility: UtilitySpec
 ) -> None:
-    """Named, it is trained, recorded, and answers the mean of both models' probabilities from its arrays alone."""
+    """Both are trained and recorded like any other, and answer from the arrays alone."""
     pytest.importorskip("lightgbm")
     columns = toy_columns(3000, seed=3)
     slices = time_slices(columns, TimePlan())
@@ -110,17 +111,22 @@ def test_the_average_is_a_candidate_like_any_other(
         contract=toy_contract,
         utility=toy_utility,
         seed=0,
-        candidates=("cross_entropy", BOOSTED_AVERAGE),
+        candidates=("cross_entropy", BOOSTED, BOOSTED_AVERAGE),
         settings=Settings(hidden=(8,), most_epochs=3),
     )
-    network, both = result.candidates
-    assert json.loads(json.dumps(result.record()))["candidates"][1]["loss"] == BOOSTED_AVERAGE
+    network, trees, both = result.candidates
+    assert json.loads(json.dumps(result.record()))["candidates"][2]["loss"] == BOOSTED_AVERAGE
     assert Architecture.from_json(json.loads(json.dumps(both.architecture.to_json()))) == both.architecture
     both.architecture.check(both.weights)
+    trees.architecture.check(trees.weights)
     encoded = both.preprocessing.transform(columns)
     peer = softmax(tree_logits(both.weights, encoded, outcomes=2).astype(np.float64))
     alone = softmax(forward(network.architecture, network.weights, encoded).astype(np.float64))
     answered = softmax(forward(both.architecture, both.weights, encoded).astype(np.float64))
     np.testing.assert_allclose(answered, (peer + alone) / 2, atol=1e-5)
+    alone = softmax(forward(trees.architecture, trees.weights, encoded).astype(np.float64))
+    np.testing.assert_allclose(alone, peer, atol=1e-5)
+    with pytest.raises(TrainingError, match="'peer_share' must be in"):
+        replace(both.architecture, trees=None)
     with pytest.raises(TrainingError, match="weights must have the shapes"):
-        replace(both.architecture, trees=None).check(both.weights)
+        replace(both.architecture, trees=None, peer_share=0.0).check(both.weights)
