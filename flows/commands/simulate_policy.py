@@ -172,6 +172,11 @@ def _print(service: str, found: Sequence[tuple[str, WhatIf]], *, unit: str) -> N
         )
 
 
+def _name(one: WhatIf, policy_file: str) -> str:
+    """The scenario, and the policy where there are two."""
+    return f"{one.effect} ({policy_file})" if policy_file else one.effect
+
+
 def _row(name: str, one: WhatIf) -> tuple[str, ...]:
     from policies.what_if_result import OUTCOMES, lasting
 
@@ -182,7 +187,7 @@ def _row(name: str, one: WhatIf) -> tuple[str, ...]:
     by = f" by {ending.gate}" if ending.gate else ""
     lost = "–" if one.lost is None else f"{one.lost:,.0f}"
     return (
-        f"{one.effect} [{name}]" if name else one.effect,
+        _name(one, name),
         *shares,
         lasting(one.time_to(0.5) or 0.0),
         lasting(one.time_to(0.9) or 0.0),
@@ -200,7 +205,7 @@ def _write(
     from services.reports.what_if_plot import write_html, write_png
 
     out.mkdir(parents=True, exist_ok=True)
-    titled = [(f"{one.effect} [{name}]" if name else one.effect, one) for name, one in found]
+    titled = [(_name(one, name), one) for name, one in found]
     write_png(out / "what-if.png", titled, service=service, unit=unit)
     write_html(out / "what-if.html", titled, service=service, unit=unit)
     (out / "what-if.json").write_text(

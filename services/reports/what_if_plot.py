@@ -26,6 +26,12 @@ WORDS: dict[Outcome, str] = {
     "waits": "waits for a person",
 }
 _INK, _ROW_IN = "#24292f", 0.42
+_ON: dict[Outcome, str] = {
+    "rolled_back": "white",
+    "promoted": "white",
+    "inconclusive": _INK,
+    "waits": _INK,
+}
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 Titled = Sequence[tuple[str, WhatIf]]
 
@@ -59,7 +65,7 @@ def write_png(path: Path, found: Titled, *, service: str, unit: str) -> None:
         share = np.array([100 * one.share(outcome) for _, one in found])
         bars = left.barh(rows, share, left=start, height=0.62, color=COLOURS[outcome], label=WORDS[outcome])
         texts = [f"{value:.0f} %" if value >= 7 else "" for value in share]
-        left.bar_label(bars, texts, label_type="center", color="white", fontsize=8)
+        left.bar_label(bars, texts, label_type="center", color=_ON[outcome], fontsize=8)
         start += share
     left.set_yticks(rows, [name for name, _ in found], color=_INK)
     left.set(xlim=(0, 100), xlabel="share of runs, %")
@@ -155,7 +161,14 @@ def write_html(path: Path, found: Titled, *, service: str, unit: str) -> None:
         title={"text": _title(found, service), "x": 0.01},
         height=230 + 46 * len(found),
         font={"size": 13, "color": _INK},
-        legend={"orientation": "h", "yanchor": "top", "y": -0.12, "x": 0, "traceorder": "normal"},
+        legend={
+            "orientation": "h",
+            "yref": "container",
+            "yanchor": "bottom",
+            "y": 0.01,
+            "x": 0,
+            "traceorder": "normal",
+        },
         margin={"l": 20, "r": 30, "t": 90, "b": 90},
     )
     drawn.update_yaxes(autorange="reversed", automargin=True)

@@ -53,6 +53,8 @@ def test_two_policies_side_by_side(tmp_path: Path) -> None:
     assert (ours["policy_file"], theirs["policy_file"]) == ("rollout.yaml", "laxer.yaml")
     assert ours["shares"]["rolled_back"] == 1.0
     assert theirs["shares"]["rolled_back"] < 0.2
+    table = CliRunner().invoke(APP, [*FEW[:6], "--compare", str(other)])
+    assert "canary_errors=20% (laxer.yaml)" in " ".join(table.stdout.replace("│", " ").split())
 
 
 @pytest.mark.parametrize(
