@@ -172,7 +172,9 @@ class UtilityFile(StrictModel):
     range: RangeFile = Field(
         description="Every weighted payoff lies within, inclusive. The canary's tests rest on it: keep it tight."
     )
-    quantities: tuple[QuantityFile, ...] = ()
+    quantities: tuple[QuantityFile, ...] = Field(
+        default=(), description="Numbers that several payoffs read by name."
+    )
     stakeholders: tuple[StakeholderFile, ...] = Field(
         min_length=1, description="Those who bear the consequences."
     )
@@ -245,6 +247,9 @@ def _references(file: UtilityFile, document: Document) -> Iterator[Issue]:
         yield from _one_of(document, ("hypotheses", at, "metric"), hypothesis.metric, metric_names(file))
     if file.abstain is not None:
         yield from _one_of(document, ("abstain", "action"), file.abstain.action, file.actions)
+        if len(file.actions) < 3:
+            text = f"needs two actions to doubt between besides its own: {', '.join(file.actions)}"
+            yield document.issue(("abstain", "action"), text)
 
 
 def metric_names(file: UtilityFile) -> tuple[str, ...]:

@@ -149,7 +149,7 @@ def restructured(draw: st.DrawFn) -> str:
 
 
 FUZZ = settings(
-    max_examples=120, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 
 
@@ -167,7 +167,7 @@ def test_changed_values_are_a_policy_or_refused(text: str) -> None:
     loaded(text)
 
 
-@settings(FUZZ, max_examples=200)
+@settings(FUZZ, max_examples=120)
 @given(st.text(max_size=60))
 def test_any_text_is_refused(text: str) -> None:
     """Short random text is no policy and says so."""
