@@ -16,7 +16,8 @@ from evidently.legacy.renderers.html_widgets import (  # type: ignore[import-unt
 )
 
 from policies.verdict import GateResult, GateStatus, Verdict
-from services.reports.panels import IN_FORCE, MUTED, ROLE_COLOURS, Curve, Line, Panel, Table
+from services.reports.panels import IN_FORCE, MUTED, ROLE_COLOURS, Curve, Line, Panel, Table, Tornado
+from services.reports.tornado_plot import figure as tornado_figure
 
 _STATUS_SIGNS = {
     GateStatus.PASS: "✔ pass",
@@ -57,6 +58,8 @@ def panel_widgets(panel: Panel) -> list[BaseWidgetInfo]:
     """One panel as widgets."""
     if isinstance(panel, Table):
         drawn = _table(panel.title, panel.header, list(panel.rows))
+    elif isinstance(panel, Tornado):
+        drawn = plotly_figure(title=panel.title, figure=tornado_figure(panel))
     else:
         drawn = plotly_figure(title=panel.title, figure=figure(panel))
     return [drawn, text_widget(text=panel.note)] if panel.note else [drawn]

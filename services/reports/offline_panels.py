@@ -69,7 +69,7 @@ def alignment_panels(report: AlignmentReport) -> tuple[Panel, ...]:
     panels += [_rules(report), _stakeholders(report), _groups(report), _constraints(report)]
     if report.near_threshold is not None:
         panels.append(_near_threshold(report.near_threshold))
-    return tuple(panel for panel in panels if isinstance(panel, Curve) or panel.rows)
+    return tuple(panel for panel in panels if not isinstance(panel, Table) or panel.rows)
 
 
 def _utility_by_share(report: AlignmentReport) -> Curve:

@@ -71,4 +71,25 @@ class Curve:
     is_log_x: bool = False
 
 
-Panel = Table | Curve
+@dataclass(frozen=True)
+class Ends:
+    """One column of a tornado: a quantity at both ends of each row's range (m,), against its value as things stand."""
+
+    x_label: str
+    stands: float
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Tornado:
+    """Rows (m,), the greatest effect first, each with what becomes of every column at the ends of its range."""
+
+    title: str
+    names: tuple[str, ...]
+    columns: tuple[Ends, ...]
+    value: float
+    note: str = ""
+
+
+Panel = Table | Curve | Tornado
