@@ -186,24 +186,13 @@ def _payoff_units(setting: _Setting) -> float:
         rate = gate.expected_rate or 1.0
         return max(_normal_units(setting, variance) / rate, MIN_PER_ARM / rate)
     if gate.where == "disagreement":
-        variance *= disagreement_factor(gate)
+        variance *= gate.expected_variance_left or 1.0
     margin = gate.ni_margin or 0.0
     stake = margin / (variance + margin**2)
     if setting.payoff_width is not None:
         stake = min(stake, 0.5 / (setting.payoff_width - margin))
     growth = stake * margin - stake**2 * (variance + margin**2) / 2
     return setting.log_limit / growth if growth > 0 else math.inf
-
-
-def disagreement_factor(gate: Gate) -> float:
-    """How much of the variance remains where only the units count on which the releases act differently.
-
-    An action other than the default is what spreads payoffs: of two arms that act on a share a each, 2a is at stake;
-    a disagreement is such an action in exactly one of them. So d/2a remains (gates.md, semantics 11).
-    """
-    if gate.expected_disagreement is None or gate.expected_rate is None:
-        return 1.0
-    return min(1.0, gate.expected_disagreement / (2 * gate.expected_rate))
 
 
 def _normal_units(setting: _Setting, variance: float) -> float:

@@ -117,6 +117,18 @@ def test_lint_says_how_long_each_gate_needs(tmp_path: Path) -> None:
     assert lint("telemarketing", "--folder", str(tmp_path), "--strict")[0] == 1
 
 
+def test_schema_prints_what_is_published(tmp_path: Path) -> None:
+    """`policy schema NAME` prints the file in policies/schemas; another name is told what there is."""
+    done = RUNNER.invoke(app, ["policy", "schema", "rollout"])
+    assert done.exit_code == 0
+    assert done.output == (POLICIES / "schemas" / "rollout.schema.json").read_text(encoding="utf-8")
+    done = RUNNER.invoke(app, ["policy", "schema", "rolout"])
+    assert done.exit_code == 1
+    assert "there are contract, rollout, utility, tests" in done.output.replace(
+        "utility, rollout", "rollout, utility"
+    )
+
+
 def test_unknown_drill_is_refused_with_what_there_is() -> None:
     """A drill that does not exist: a usage error, exit 2."""
     done = RUNNER.invoke(app, ["drill", "explosive"])

@@ -95,9 +95,12 @@ def test_unknown_service_says_which_there_are(tmp_path: Path) -> None:
 
 
 def test_overdue_review_is_a_warning() -> None:
-    """The day after the review was due the lint warns, and loads."""
+    """The day after a review was due the lint warns where the day stands, in each file that has one, and loads."""
     found = load_policies(SERVICE)
     due = found.utility.review_by
+    assert found.rollout.review_by == due
     late = [str(one) for one in lint_warnings(found, today=date(due.year + 1, 1, 1))]
-    assert any(f"the review was due on {due.isoformat()}" in one for one in late)
+    for file in ("utility.yaml", "rollout.yaml"):
+        place = f"{found.place}/{file}:{line_of(file, 'reviewBy:')}:11: 'reviewBy' "
+        assert any(one.startswith(f"{place}the review was due on {due.isoformat()}") for one in late), late
     assert not any("review" in str(one) for one in lint_warnings(found, today=due))
