@@ -3,9 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from policies.evidence import CountBlock
+from policies.evidence import CountBlock, UtilityBlock
 from policies.gate_evidence import GateEvidence
 from policies.gate_tests import CountProcess, TwoSidedProcess
 from policies.mixture import EffectTest
@@ -90,3 +91,40 @@ def test_a_lower_bound_counts_the_others() -> None:
     upper.observe(CountBlock(2, 200))
     assert lower.advance_log_e == pytest.approx(upper.advance_log_e, rel=1e-9)
     assert lower.rollback_log_e == pytest.approx(upper.rollback_log_e, rel=1e-9)
+
+
+@pytest.mark.parametrize("gate", [SHIFT, replace(SHIFT, scale="absolute", tolerance=0.05, ni_margin=0.1)])
+@pytest.mark.parametrize("acted", [20, 60])
+def test_a_shift_either_way_is_one(gate: Gate, acted: int) -> None:
+    """The action rate against the champion: half as many and half as many again both roll back, and neither passes."""
+    evidence = evidence_of(gate)
+    for _ in range(60):
+        evidence.observe(CountBlock(acted, 100, 120, 300))
+    assert evidence.rollback_log_e >= evidence.rollback_limit
+    assert evidence.advance_log_e < 0
+
+
+def test_a_canary_without_errors_passes_an_absolute_margin() -> None:
+    """Absolute margin of 2 points, stable at 1 %: no error among 1,000 canary requests is enough to pass."""
+    evidence = evidence_of(replace(RATIO, scale="absolute", tolerance=0.0, ni_margin=0.02))
+    for _ in range(20):
+        evidence.observe(CountBlock(0, 50, 2, 150))
+    assert evidence.advance_log_e >= evidence.advance_limit
+
+
+def test_masked_payoffs_may_be_zero_where_no_payoff_is() -> None:
+    """Where units on which both act alike count 0, the range is taken to hold 0; unmasked it is the spec's own."""
+    gate = replace(GATES["utility"], where="disagreement")
+    for where, width in (("disagreement", 5.0), ("all", 3.0)):
+        evidence = GateEvidence(replace(gate, where=where), 0.01, 0.05, 3, (2.0, 5.0))  # type: ignore[arg-type]
+        assert evidence.width == width
+
+
+def test_masked_and_full_payoffs_are_each_read_where_the_gate_says() -> None:
+    """One block serves gates on all units and gates on disagreement: each reads its own payoffs from it."""
+    plain = UtilityBlock(np.full(4, 2.0), np.full(12, 1.0))
+    block = UtilityBlock(np.zeros(4), np.zeros(12), plain)
+    for where, mean in (("disagreement", 0.0), ("all", 1.0)):
+        evidence = evidence_of(replace(GATES["utility"], where=where))  # type: ignore[arg-type]
+        evidence.observe(block)
+        assert evidence.observed()[0] == pytest.approx(mean)

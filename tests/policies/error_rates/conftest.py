@@ -204,6 +204,12 @@ def champion_kind(request: pytest.FixtureRequest) -> Kind:
     return KINDS[request.param]
 
 
+@pytest.fixture(params=KINDS, ids=list(KINDS))
+def any_kind(request: pytest.FixtureRequest) -> Kind:
+    """Every gate kind in turn."""
+    return KINDS[request.param]
+
+
 @pytest.fixture
 def kinds() -> dict[str, Kind]:
     """All gate kinds by name."""
