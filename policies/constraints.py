@@ -92,17 +92,7 @@ class Constraint:
             raise ValueError(f"constraint '{self.name}' has no groups")
         if self.group_field not in columns:
             raise ValueError(f"constraint '{self.name}' needs field '{self.group_field}'")
-        if self.group_up_to is None:
-            texts = np.asarray(columns[self.group_field], dtype=object)
-            missing = (texts == None) | (texts != texts)  # noqa: E711 — by element
-            if missing.any():
-                raise ValueError(f"field '{self.group_field}' must have a value: row {int(missing.argmax())}")
-            return np.asarray(texts == self.group_value, dtype=bool)
-        values = np.asarray(columns[self.group_field], dtype=np.float64)
-        if not np.isfinite(values).all():
-            row = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise ValueError(f"field '{self.group_field}' must be finite: {values[row]} in row {row}")
-        return np.asarray(values <= self.group_up_to)
+        return in_group_a(columns, self.group_field, up_to=self.group_up_to, value=self.group_value)
 
     def is_held(self, value: float | None) -> bool:
         """Whether a measured value keeps the bound; a missing or non-finite one does not."""
@@ -110,6 +100,28 @@ class Constraint:
             return False
         above = self.at_least is None or value >= self.at_least
         return above and (self.at_most is None or value <= self.at_most)
+
+
+def in_group_a(
+    columns: Mapping[str, NDArray[Any]], field: str, *, up_to: float | None, value: str | None
+) -> NDArray[np.bool_]:
+    """`(n,)`: which rows have `field` <= `up_to`, or, where that is None, are of `value`.
+
+    Raises ValueError if the field is absent, or a value of it is missing or not finite.
+    """
+    if field not in columns:
+        raise ValueError(f"field '{field}' is not among the columns: {', '.join(sorted(columns))}")
+    if up_to is None:
+        texts = np.asarray(columns[field], dtype=object)
+        missing = (texts == None) | (texts != texts)  # noqa: E711 — by element
+        if missing.any():
+            raise ValueError(f"field '{field}' must have a value: row {int(missing.argmax())}")
+        return np.asarray(texts == value, dtype=bool)
+    numbers = np.asarray(columns[field], dtype=np.float64)
+    if not np.isfinite(numbers).all():
+        row = int(np.flatnonzero(~np.isfinite(numbers))[0])
+        raise ValueError(f"field '{field}' must be finite: {numbers[row]} in row {row}")
+    return np.asarray(numbers <= up_to)
 
 
 @dataclass(frozen=True)

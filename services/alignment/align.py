@@ -43,7 +43,9 @@ def align(
     """
     _check(probabilities, outcomes, utility, champion)
     payoffs = utility.payoffs(columns)
-    tried = rules(payoffs, probabilities, utility=utility, operating_point=operating_point)
+    priced = operating_point.priced(payoffs, utility=utility, columns=columns)
+    in_force, _ = operating_point.choose_priced(priced, probabilities)
+    tried = rules(payoffs, probabilities, utility=utility, in_force=in_force)
     book = PairedMeans()
     for rule in tried:
         book.add(rule.name, realised_utility(payoffs, rule.actions, outcomes))
@@ -103,7 +105,7 @@ def align(
             utilities=book.columns["in force"],
             stakeholder_utilities=own,
         ),
-        near_threshold=near_threshold(payoffs, probabilities, outcomes, operating_point=operating_point),
+        near_threshold=near_threshold(priced, probabilities, outcomes),
         curves=_curves(book, tried, utility),
     )
 

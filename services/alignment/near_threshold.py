@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.operating_point import OperatingPoint
+from policies.operating_point import threshold_of
 from policies.utility import expected_utility
 
 NEAR_SHARE = 0.2
@@ -46,20 +46,23 @@ class NearThreshold:
 
 
 def near_threshold(
-    payoffs: Floats, probabilities: Floats, outcomes: NDArray[np.int64], *, operating_point: OperatingPoint
+    priced: Floats, probabilities: Floats, outcomes: NDArray[np.int64]
 ) -> NearThreshold | None:
-    """Bins of the rows nearest to their threshold; None if no row has a threshold that a probability can reach."""
-    if payoffs.shape[1:] == (2, 2):
-        threshold = operating_point.threshold(payoffs)
+    """Bins of the rows nearest to their threshold; None if no row has a threshold that a probability can reach.
+
+    `priced` (n, A, O) are the payoffs under the operating point's prices.
+    """
+    if priced.shape[1:] == (2, 2):
+        threshold = threshold_of(priced)
         reachable = (threshold > 0.0) & (threshold < 1.0)
         predicted = probabilities[reachable, 1]
         observed = (outcomes[reachable] == 1).astype(np.float64)
         return _binned("probability", predicted - threshold[reachable], predicted, observed)
-    expected = expected_utility(payoffs, probabilities) + np.asarray(operating_point.shift)
+    expected = expected_utility(priced, probabilities)
     order = np.argsort(-expected, axis=1, kind="stable")
-    rows = np.arange(len(payoffs))
+    rows = np.arange(len(priced))
     predicted = expected[rows, order[:, 0]] - expected[rows, order[:, 1]]
-    happened = payoffs[rows, :, outcomes] + np.asarray(operating_point.shift)
+    happened = priced[rows, :, outcomes]
     return _binned(
         "advantage", predicted, predicted, happened[rows, order[:, 0]] - happened[rows, order[:, 1]]
     )

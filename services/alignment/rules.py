@@ -31,13 +31,13 @@ class Rule:
 
 
 def rules(
-    payoffs: Floats, probabilities: Floats, *, utility: UtilitySpec, operating_point: OperatingPoint
+    payoffs: Floats, probabilities: Floats, *, utility: UtilitySpec, in_force: Actions
 ) -> tuple[Rule, ...]:
     """Every rule on payoffs (n, A, O) and probabilities (n, O); the one in force comes first."""
     plain = OperatingPoint((0.0,) * len(utility.actions), utility.default_index)
     nan = float("nan")
     found = [
-        Rule("in force", "in_force", nan, operating_point.choose(payoffs, probabilities)),
+        Rule("in force", "in_force", nan, in_force),
         Rule("best action of each row", "bayes", 0.0, plain.choose(payoffs, probabilities)),
     ]
     found += [

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from policies.evidence import Measured
 from policies.operating_point import OperatingPoint
+from policies.point_search import check_point, search_point
 from services.alignment.align import align
 from services.alignment.report import AlignmentReport
 from services.data.checks import ContractReport, check
@@ -27,6 +29,7 @@ from services.rollout.stage import StageContext
 from services.serving.build import sources_digest
 from services.serving.release import Release, write_release
 from services.serving.scorer import Scorer
+from services.training.preprocessing import Columns
 from services.training.time_slices import TimePlan, TimeSlices, labelled_rows, outcome_indices, time_slices
 from services.training.train import Training, train
 
@@ -142,15 +145,15 @@ def align_thresholds(job: ReleaseJob, training: Training, slices: TimeSlices) ->
     Raises StageRefused.
     """
     policies = job.policies
-    contract, utility = policies.contract, policies.utility
-    point = OperatingPoint((0.0,) * len(utility.actions), utility.default_index)
-    labels = outcome_indices(
-        slices.test[contract.label], label_outcomes=contract.label_outcomes, outcomes=utility.outcomes
-    )
-    columns, outcomes = labelled_rows(slices.test, labels)
+    utility = policies.utility
+    columns, outcomes = _labelled(slices.test, job)
     probabilities = training.chosen.probabilities(columns)
+    point = _operating_point(job, training, slices)
+    point = check_point(point, utility, columns, probabilities=probabilities, outcomes=outcomes)
 
     def gather() -> AlignmentReport:
+        for sentence in () if point.proof is None else point.proof.sentences():
+            job.watcher.say(f"  {sentence}")
         champion = None
         if job.champion is not None:
             champion = Scorer.load(job.champion).decide(columns).actions
@@ -167,7 +170,7 @@ def align_thresholds(job: ReleaseJob, training: Training, slices: TimeSlices) ->
     def report(context: StageContext, verdict: Verdict, found: AlignmentReport) -> None:
         import pandas as pd  # type: ignore[import-untyped]
 
-        actions = point.choose(utility.payoffs(columns), probabilities)
+        actions = point.choose(utility.payoffs(columns), probabilities, utility=utility, columns=columns)
         names = np.array(utility.outcomes)
         positive = len(utility.outcomes) - 1
         frame = pd.DataFrame(
@@ -201,12 +204,27 @@ def align_thresholds(job: ReleaseJob, training: Training, slices: TimeSlices) ->
     append(
         job.db,
         "aligned",
-        {"job": job.name, **found.record()},
+        {"job": job.name, "operating_point": point.to_json(), **found.record()},
         service=policies.service,
         rollout_id=None,
         at=job.clock(),
     )
     return point
+
+
+def _operating_point(job: ReleaseJob, training: Training, slices: TimeSlices) -> OperatingPoint:
+    """Found on the validation rows: the best action of each row, under every constraint at once."""
+    columns, outcomes = _labelled(slices.validation, job)
+    probabilities = training.chosen.probabilities(columns)
+    return search_point(job.policies.utility, columns, probabilities=probabilities, outcomes=outcomes)
+
+
+def _labelled(part: Columns, job: ReleaseJob) -> tuple[Columns, NDArray[np.int64]]:
+    contract, utility = job.policies.contract, job.policies.utility
+    labels = outcome_indices(
+        part[contract.label], label_outcomes=contract.label_outcomes, outcomes=utility.outcomes
+    )
+    return labelled_rows(part, labels)
 
 
 def pack_release(job: ReleaseJob, checked: CheckedRows, training: Training, point: OperatingPoint) -> Release:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from policies.operating_point import OperatingPoint
 from services.data.contract import DataContract, load_contract
 from services.serving.decision_log import DecisionLog, DecisionRecord
 from services.serving.fault import Fault, InjectedFault
@@ -43,11 +44,11 @@ class Decider:
         self.release_id = release.id
         self.stamps = stamps
         self._scorer = Scorer.load(release)
-        self._check = RowCheck(contract.columns, payoff_fields=self._scorer.utility.fields)
+        self._check = RowCheck(contract.columns, payoff_fields=self._scorer.needed_fields)
         self._contract = contract
         self._log = log
         self._fault = fault
-        self._operating_point = dict(self._scorer.operating_point.to_json())
+        self._operating_point = _shown(self._scorer.operating_point)
 
     def warm_up(self) -> None:
         """Decide made-up rows, one and many at a time, without logging them.
@@ -151,6 +152,15 @@ class Decider:
             }
             for record, point in zip(records, points, strict=True)
         ]
+
+
+def _shown(point: OperatingPoint) -> dict[str, object]:
+    """The rule as an answer shows it: without the proof, and without the band's tables."""
+    shown: dict[str, object] = point.without_proof().to_json()
+    if point.abstention is not None:
+        band = point.abstention
+        shown["abstention"] = {"action": band.action, "least_stake": band.least_stake}
+    return shown
 
 
 def sample_row(contract: DataContract, *, share: float) -> dict[str, object]:

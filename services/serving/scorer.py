@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from policies.operating_point import OperatingPoint
+from policies.operating_point import OperatingPoint, threshold_of
 from policies.utility import UtilityError, UtilitySpec, expected_utility, load_utility
 from services.serving.release import WEIGHTS, Release, ReleaseError
 from services.training.calibration import Calibration
@@ -36,7 +36,8 @@ class Decisions:
     `actions` (n,) index the spec's actions; `probabilities` (n, O); `expected_utility` (n, A) in the spec's
     unit per decision, higher is better. `scores` (n,): with two outcomes the probability of the second,
     which `thresholds` (n,) is compared with (infinite where no probability changes the action); else the
-    chosen action's expected utility, and no thresholds.
+    chosen action's expected utility, and no thresholds. `lead` (n,) >= 0: how far, in the unit and under the
+    operating point's prices, the row is from another action.
     """
 
     actions: NDArray[np.intp]
@@ -44,6 +45,7 @@ class Decisions:
     expected_utility: NDArray[np.float64]
     scores: NDArray[np.float64]
     thresholds: NDArray[np.float64] | None
+    lead: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,8 @@ class Scorer:
         try:
             payoffs = self.utility.payoffs(columns)
             expected = expected_utility(payoffs, probabilities)
-            actions = self.operating_point.choose(payoffs, probabilities)
+            priced = self.operating_point.priced(payoffs, utility=self.utility, columns=columns)
+            actions, lead = self.operating_point.choose_priced(priced, probabilities)
         except UtilityError as error:
             raise ScorerError(f"the rows cannot be priced: {error}") from error
         if not np.isfinite(expected).all():
@@ -113,21 +116,19 @@ class Scorer:
             raise ScorerError(f"every action must be one of {', '.join(self.utility.actions)}")
         is_binary = probabilities.shape[1] == 2
         scores = probabilities[:, 1] if is_binary else expected[np.arange(len(actions)), actions]
-        return Decisions(actions, probabilities, expected, scores, self._thresholds(payoffs))
+        return Decisions(actions, probabilities, expected, scores, _thresholds(priced), lead)
 
-    def _thresholds(self, payoffs: NDArray[np.float64]) -> NDArray[np.float64] | None:
-        if payoffs.shape[1:] != (2, 2):
-            return None
-        try:
-            return self.operating_point.threshold(payoffs)
-        except UtilityError:  # action 1 gains less under outcome 1: there is no such threshold to show
-            return None
+    @property
+    def needed_fields(self) -> tuple[str, ...]:
+        """Fields that a row must carry for its price: what payoffs and the operating point read."""
+        return tuple(sorted({*self.utility.fields, *self.operating_point.fields}))
 
     def _check_fit(self, release: Release, *, outcome_names: object) -> None:
         outcomes = list(self.utility.outcomes)
         checks: tuple[tuple[str, object, object], ...] = (
             ("outcomes of the network", outcomes, outcome_names),
             ("logits of the network", len(outcomes), self.architecture.outcomes),
+            ("actions of the operating point", len(self.utility.actions), len(self.operating_point.shift)),
             ("outcomes of the calibration", len(outcomes), len(self.calibration.bias)),
             ("numeric inputs", self.preprocessing.numeric_width, self.architecture.numeric),
             ("cardinalities", self.preprocessing.cardinalities, self.architecture.cardinalities),
@@ -135,6 +136,15 @@ class Scorer:
         for what, expected, found in checks:
             if found != expected:
                 raise ReleaseError(f"{release.folder}: {what} must be {expected}: {found}")
+
+
+def _thresholds(priced: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    if priced.shape[1:] != (2, 2):
+        return None
+    try:
+        return threshold_of(priced)
+    except UtilityError:  # action 1 gains less under outcome 1: there is no such threshold to show
+        return None
 
 
 def _document(release: Release, name: str) -> dict[str, Any]:

@@ -59,9 +59,8 @@ class Recomputation:
         file = release.folder / "contract.yaml"
         contract = load_contract(file.read_text(encoding="utf-8"), str(file))
         self._scorer = Scorer.load(release)
-        self._check = RowCheck(contract.columns, payoff_fields=self._scorer.utility.fields)
+        self._check = RowCheck(contract.columns, payoff_fields=self._scorer.needed_fields)
         self._names = np.array(self._scorer.utility.actions, dtype=object)
-        self._shift = np.array(self._scorer.operating_point.shift)
         low, high = self._scorer.utility.range
         self._tie = TIE * (high - low)
 
@@ -84,8 +83,7 @@ class Recomputation:
                 self._fill(found, rows, kept[half:])
             return
         found.actions[kept] = self._names[decided.actions]
-        ranked = np.sort(decided.expected_utility + self._shift, axis=1)
-        found.is_sure[kept] = ranked[:, -1] - ranked[:, -2] > self._tie
+        found.is_sure[kept] = decided.lead > self._tie
 
 
 @dataclass(frozen=True)

@@ -342,7 +342,11 @@ def test_a_row_that_breaks_scoring_does_not_take_the_others_with_it(
 ) -> None:
     """Rows that the contract refuses or that have no price are found one by one; the others get what is served."""
     sold = "deposited_share * margin * clip(balance, 0, cap) - call_cost"
-    _, _, candidate = write_pair(utility=policy_texts["utility.yaml"].replace(sold, "log(balance)"))
+    _, _, candidate = write_pair(
+        utility=policy_texts["utility.yaml"].replace(
+            sold, "log(balance) + 0 * deposited_share * margin * cap"
+        )
+    )
     rows = [{**row, "balance": 10 + at} for at, row in enumerate(calls[:33])]
     own = served(candidate, rows)
     rows[7]["balance"], rows[20]["job"] = 0, "astronaut"
