@@ -189,7 +189,7 @@ def _payoff_units(setting: _Setting) -> float:
         variance *= gate.expected_variance_left or 1.0
     margin = gate.ni_margin or 0.0
     stake = margin / (variance + margin**2)
-    if setting.payoff_width is not None:
+    if setting.payoff_width is not None and margin < setting.payoff_width:
         stake = min(stake, 0.5 / (setting.payoff_width - margin))
     growth = stake * margin - stake**2 * (variance + margin**2) / 2
     return setting.log_limit / growth if growth > 0 else math.inf
