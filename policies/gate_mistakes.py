@@ -196,16 +196,11 @@ def _expected_mistakes(gate: GateFile, metric: Metric) -> Iterator[Mistake]:
     needed, says = set(_EXPECTED[metric.kind][0]), _expected(metric)
     allowed = set(needed)
     if gate.where == "disagreement":
-        allowed |= {"disagreement", "rate"}
-        if expected.disagreement is not None:
-            needed |= {"rate"}
-            says = (
-                "write the share of units acted on beside it, like {sd: 5.2, rate: 0.1, disagreement: 0.05}"
-            )
+        allowed |= {"varianceLeft"}
     values = {
         "rate": expected.rate,
         "sd": expected.sd,
-        "disagreement": expected.disagreement,
+        "varianceLeft": expected.variance_left,
         "groupShare": expected.group_share,
     }
     for key, value in values.items():
@@ -214,7 +209,7 @@ def _expected_mistakes(gate: GateFile, metric: Metric) -> Iterator[Mistake]:
         if value is not None and key not in allowed:
             why = (
                 "belongs to `where: disagreement` only"
-                if key == "disagreement"
+                if key == "varianceLeft"
                 else f"tells nothing of '{metric.name}'; {says}"
             )
             yield f"expected.{key}", why

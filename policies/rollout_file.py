@@ -61,8 +61,8 @@ class ExpectedFile(StrictModel):
         default=None,
         gt=0,
         lt=1,
-        description="Proportions: the share of events to expect (stable's). Utility and gaps: the share of units that "
-        "are not given the default action.",
+        description="Proportions: the share of events to expect (stable's). Gaps: the share of units that are not given "
+        "the default action.",
     )
     sd: float | None = Field(
         default=None,
@@ -70,12 +70,12 @@ class ExpectedFile(StrictModel):
         description="Utility: standard deviation of one unit's realised payoff. Ratio metrics: of one acted-on "
         "unit's payoff.",
     )
-    disagreement: float | None = Field(
+    variance_left: float | None = Field(
         default=None,
         gt=0,
         le=1,
-        description="With `where: disagreement`: share of units on which candidate and champion act differently. The "
-        "shadow report shows it.",
+        description="With `where: disagreement`: share of the payoffs' variance that is left where only the units count "
+        "on which candidate and champion act differently. A canary report shows it, as times fewer units.",
     )
     group_share: float | None = Field(
         default=None, gt=0, le=0.5, description="Gaps: share of units in the smaller of the two groups."

@@ -73,7 +73,7 @@ class Gate:
     required_from_pct: float | None = None
     expected_rate: float | None = None
     expected_sd: float | None = None
-    expected_disagreement: float | None = None
+    expected_variance_left: float | None = None
     expected_group_share: float | None = None
     when: str | None = None
 
@@ -241,7 +241,7 @@ def _gate(gate: GateFile, stage: StageFile, file: RolloutFile) -> Gate:
         required_from_pct=gate.required_from,
         expected_rate=None if expected is None else expected.rate,
         expected_sd=None if expected is None else expected.sd,
-        expected_disagreement=None if expected is None else expected.disagreement,
+        expected_variance_left=None if expected is None else expected.variance_left,
         expected_group_share=None if expected is None else expected.group_share,
         when=gate.when,
     )

@@ -39,7 +39,7 @@ class Payoffs:
 
     difference: canary's mean minus stable's, per unit, over all units. sd: of one unit's payoff. mean: stable's.
     low, high: the utility spec's range, inclusive. disagreement: share of units on which the releases act
-    differently; gates with `where: disagreement` see 0 for the others. sample: payoffs (n,) to draw from in place
+    differently, and so of the variance that is left: gates with `where: disagreement` see 0 for the others. sample: payoffs (n,) to draw from in place
     of the Beta distribution; `sd` and `mean` are then its own. Raises AssumptionError.
     """
 

@@ -62,7 +62,7 @@ def baseline_of(
             elif gate.bound is not None:
                 found.setdefault(gate.metric, _towards_bound(gate))
         elif kind == "utility" and gate.expected_sd is not None:
-            share = 1.0 if gate.expected_disagreement is None else gate.expected_disagreement
+            share = 1.0 if gate.expected_variance_left is None else gate.expected_variance_left
             payoffs = Payoffs(0.0, gate.expected_sd, *payoff_range, disagreement=share)
     baseline = Baseline(found, payoffs)
     baseline.effect("checked", rates)

@@ -12,7 +12,6 @@ import pytest
 from policies.evidence import Block, CountBlock, GapArmsBlock, GapBlock, RatioBlock, UtilityBlock
 from policies.gates import GateBook
 from policies.planning import (
-    disagreement_factor,
     longest_passage_s,
     plan_gate,
     plan_rollout,
@@ -26,7 +25,7 @@ DEMO = load_rollout(Path(__file__).with_name("every_key.yaml").read_text(encodin
 STAGE = "canary-25"
 UTILITY = next(gate for gate in DEMO.stage(STAGE).gates if gate.name == "utility")
 BARE = replace(
-    UTILITY, where="all", expected_rate=None, expected_sd=None, expected_disagreement=None, ni_margin=None
+    UTILITY, where="all", expected_rate=None, expected_sd=None, expected_variance_left=None, ni_margin=None
 )
 RANGE = (-1.0, 29.8)
 Draw = Callable[[np.random.Generator, int, int], Block]
@@ -118,8 +117,7 @@ SD = 4.11  # of `payoffs`, per unit; 10.2 per unit acted on
                 where="disagreement",
                 ni_margin=0.3,
                 expected_sd=SD,
-                expected_rate=0.13,
-                expected_disagreement=0.04,
+                expected_variance_left=0.04 / (2 * 0.13),  # acts in one arm only, of all acts in both
             ),
             25.0,
             where_they_differ,
@@ -154,13 +152,6 @@ def test_no_events_pass_a_bound_as_the_specification_says(bound: float, needed: 
     gate = gate_with(metric="canary_errors", compare_to="bound", max=bound)
     policy = alone(gate)
     assert plan_gate(gate, policy.stage(STAGE), policy).units == pytest.approx(needed, rel=0.06)
-
-
-def test_disagreement_leaves_the_variance_of_what_is_decided_differently() -> None:
-    """Of two arms that act on 10 % each, 8 % of disagreement leave 0.4 of the variance; never more than all of it."""
-    gate = replace(UTILITY, expected_rate=0.1, expected_disagreement=0.08)
-    assert disagreement_factor(gate) == pytest.approx(0.4)
-    assert disagreement_factor(replace(gate, expected_disagreement=0.5)) == 1.0
 
 
 def test_a_wide_payoff_range_starves_the_bets() -> None:

@@ -143,12 +143,12 @@ def test_the_fixture_has_no_warning() -> None:
         (
             "    where: disagreement\n",
             "",
-            "'gates[5].expected.disagreement' belongs to `where: disagreement` only",
+            "'gates[5].expected.varianceLeft' belongs to `where: disagreement` only",
         ),
         (
-            "{sd: 5.2, rate: 0.1, disagreement: 0.08}",
-            "{sd: 5.2, disagreement: 0.08}",
-            "'gates[5].expected.rate' is missing for 'utility': write the share of units acted on",
+            "{sd: 5.2, varianceLeft: 0.4}",
+            "{varianceLeft: 0.4}",
+            "'gates[5].expected.sd' is missing for 'utility'",
         ),
         (
             "{rate: 0.1, groupShare: 0.2}",
@@ -229,8 +229,8 @@ def test_the_fixture_has_no_warning() -> None:
             "'stages[5].bake.max' is too short: at 25% of 1.5 requests a second gate 'slow'",
         ),
         (
-            "{sd: 5.2, rate",
-            "{sd: 520, rate",
+            "{sd: 5.2,",
+            "{sd: 520,",
             "'stages[5].bake.max' is too short: at 25% of 200 requests a second gate 'utility' needs",
         ),
         (

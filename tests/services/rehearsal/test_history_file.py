@@ -14,9 +14,10 @@ from services.rehearsal.history_file import History, HistoryFileError, read_hist
 from services.rehearsal.history_polls import Rehearsal, polls_of
 from services.rollout.policy_set import POLICIES, load_policies
 
-POLICIES_OF = load_policies("telemarketing")
-POLICY, RANGE = POLICIES_OF.rollout, POLICIES_OF.utility.range
+RANGE = load_policies("telemarketing").utility.range
 SHIPPED = (POLICIES / "telemarketing" / "rollout.yaml").read_text(encoding="utf-8")
+ON_ALL = SHIPPED.replace("where: disagreement", "where: all").replace(", varianceLeft: 0.28", "")
+POLICY = load_rollout(ON_ALL, "rollout.yaml")
 HEADER = "at,unit,assigned,failed,duration_ms,payoff\n"
 
 
@@ -188,12 +189,7 @@ def test_a_history_that_is_too_long_for_its_poll_is_refused(tmp_path: Path) -> N
 
 def test_where_they_differ_needs_to_be_told(tmp_path: Path) -> None:
     """A policy that compares where the releases differ takes the column `differs`; without it there is no data."""
-    policy = load_rollout(
-        SHIPPED.replace("    where: all\n", "    where: disagreement\n").replace(
-            "{sd: 5.2}", "{sd: 5.2, rate: 0.1, disagreement: 0.05}"
-        ),
-        "rollout.yaml",
-    )
+    policy = load_rollout(SHIPPED, "rollout.yaml")
     frame = made(n=4_000, weight=0.25)
     _, blind = judged(history_of(tmp_path, frame), policy)
     assert "the file has no column 'differs'" in blind.said[-1].verdict.detail
