@@ -19,6 +19,7 @@ from flows.commands import (
     run_main_job,
     schedule_releases,
     start_system,
+    utility_group,
 )
 from flows.commands.output import fail
 
@@ -39,6 +40,7 @@ for part in (
     replay_traffic,
     inspect_records,
     policy_group,
+    utility_group,
     schedule_releases,
 ):
     part.register(app)

@@ -1,0 +1,16 @@
+"""`trimtab utility …`: what a decision service's utility spec means, and how much rests on its numbers."""
+
+from __future__ import annotations
+
+import typer
+
+from flows.commands.explain_utility import explain_utility
+from flows.commands.study_sensitivity import study_sensitivity
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    utility = typer.Typer(no_args_is_help=True, help="The utility spec: what it means and what rests on it.")
+    utility.command("explain")(explain_utility)
+    utility.command("sensitivity")(study_sensitivity)
+    app.add_typer(utility, name="utility")
