@@ -98,13 +98,18 @@ class RatioArm:
     denominators: int = 0
     moments: list[float] = field(default_factory=lambda: [0.0] * 5)
 
-    def update(self, pairs: FloatArray) -> None:
-        """Add units' (numerator y, denominator x), shape (n, 2)."""
-        self.n += len(pairs)
-        self.denominators += int(np.count_nonzero(pairs[:, 1]))
+    @classmethod
+    def of(cls, pairs: FloatArray) -> RatioArm:
+        """The sums of units' (numerator y, denominator x), shape (n, 2)."""
         y, x = np.add.reduce(pairs).tolist()
         (yy, xy), (_, xx) = (pairs.T @ pairs).tolist()
-        self.moments = [old + one for old, one in zip(self.moments, (y, x, yy, xy, xx), strict=True)]
+        return cls(len(pairs), int(np.count_nonzero(pairs[:, 1])), [y, x, yy, xy, xx])
+
+    def add(self, other: RatioArm) -> None:
+        """Add what another has seen."""
+        self.n += other.n
+        self.denominators += other.denominators
+        self.moments = [one + more for one, more in zip(self.moments, other.moments, strict=True)]
 
     def ratio(self) -> tuple[float, float] | None:
         """Σy/Σx and the variance of (y − R·x)/x̄ of one unit; None without a denominator."""
@@ -142,10 +147,10 @@ class RatioContrast:
         """Start a new stratum."""
         self.canary, self.stable = RatioArm(), RatioArm()
 
-    def update(self, canary: FloatArray, stable: FloatArray) -> None:
-        """Add matured units of both arms."""
-        self.canary.update(canary)
-        self.stable.update(stable)
+    def update(self, canary: RatioArm, stable: RatioArm) -> None:
+        """Add one poll's matured units of both arms."""
+        self.canary.add(canary)
+        self.stable.add(stable)
 
     def effect(self, *, at_least: float = 0.0) -> tuple[float, float] | None:
         """The difference of the ratios and its variance; None while an arm is too small."""

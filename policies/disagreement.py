@@ -54,10 +54,9 @@ class Savings:
 
 
 def _add(sums: list[float], masked: FloatArray, plain: FloatArray) -> None:
-    both = np.stack((masked, plain))
-    new = (*np.add.reduce(both, axis=1).tolist(), *np.add.reduce(both * both, axis=1).tolist())
-    for i, one in enumerate((len(masked), new[0], new[2], new[1], new[3])):
-        sums[i] += one
+    new = (len(masked), np.add.reduce(masked), masked @ masked, np.add.reduce(plain), plain @ plain)
+    for i, one in enumerate(new):
+        sums[i] += float(one)
 
 
 def _variance(n: float, total: float, squares: float) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from policies.betting import BettingTest, Pairing, PayoffOutOfRange, check_payoffs
-from policies.contrasts import MIN_EVENTS, MIN_PER_ARM, RatioContrast
+from policies.contrasts import MIN_EVENTS, MIN_PER_ARM, RatioArm, RatioContrast
 from policies.disagreement import Savings
 from policies.dispersion import Dispersion
 from policies.evidence import Block, CountBlock, GapArmsBlock, GapBlock, RatioBlock, UtilityBlock
@@ -162,7 +162,7 @@ class GateEvidence:
                 check_payoffs(arm[:, 0], *self.compared_range)
                 check_payoffs(arm[:, 1], 0.0, math.inf)
             tally.add(len(block.canary), 0, stable_n=len(block.stable), stable_events=0)
-            return block
+            return RatioContrast(RatioArm.of(block.canary), RatioArm.of(block.stable))
         if isinstance(block, (GapBlock, GapArmsBlock)):
             gap = block.canary if isinstance(block, GapArmsBlock) else block
             events = gap.group_a_events + gap.group_b_events

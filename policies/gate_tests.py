@@ -18,7 +18,7 @@ import numpy as np
 from policies.betting import BettingTest
 from policies.contrasts import RateContrast, RatioContrast
 from policies.dispersion import Dispersion, PollScoreTest
-from policies.evidence import CountBlock, FloatArray, GapArmsBlock, GapBlock, RatioBlock
+from policies.evidence import CountBlock, FloatArray, GapArmsBlock, GapBlock
 from policies.evidence_blocks import stored_mapping
 from policies.metrics import METRICS, MetricKind
 from policies.mixture import EffectTest, Side, log_sum_exp
@@ -149,7 +149,7 @@ class TwoSidedProcess:
 
 
 Process = CountProcess | TwoSidedProcess | EffectTest | BettingTest
-Fed = CountBlock | RatioBlock | GapBlock | GapArmsBlock | FloatArray
+Fed = CountBlock | RatioContrast | GapBlock | GapArmsBlock | FloatArray
 
 
 def kind_of(gate: Gate) -> MetricKind:
@@ -253,7 +253,7 @@ def feed(process: Process, seen: Fed) -> None:
         if isinstance(seen, np.ndarray):
             return process.update(seen)
     elif isinstance(process.sums, RatioContrast):
-        if isinstance(seen, RatioBlock):
+        if isinstance(seen, RatioContrast):
             return process.sums.update(seen.canary, seen.stable)
     elif isinstance(process.sums, RateContrast):
         return process.sums.update(*_samples(seen, len(process.sums.signs)))
