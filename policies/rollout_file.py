@@ -61,8 +61,8 @@ class ExpectedFile(StrictModel):
         default=None,
         gt=0,
         lt=1,
-        description="Proportions: the share of events to expect (stable's). Gaps: the share of units that are not given "
-        "the default action.",
+        description="Proportions: the share of events to expect (stable's). Gaps: the share of units that are not "
+        "given the default action.",
     )
     sd: float | None = Field(
         default=None,
@@ -74,8 +74,8 @@ class ExpectedFile(StrictModel):
         default=None,
         gt=0,
         le=1,
-        description="With `where: disagreement`: share of the payoffs' variance that is left where only the units count "
-        "on which candidate and champion act differently. A canary report shows it, as times fewer units.",
+        description="With `where: disagreement`: share of the payoffs' variance that is left where only the units "
+        "count on which candidate and champion act differently. A canary report shows it, as times fewer units.",
     )
     group_share: float | None = Field(
         default=None, gt=0, le=0.5, description="Gaps: share of units in the smaller of the two groups."

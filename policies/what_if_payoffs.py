@@ -38,9 +38,9 @@ class Payoffs:
     """What is assumed of the units' payoffs, in the utility spec's unit; higher is better.
 
     difference: canary's mean minus stable's, per unit, over all units. sd: of one unit's payoff. mean: stable's.
-    low, high: the utility spec's range, inclusive. disagreement: share of units on which the releases act
-    differently, and so of the variance that is left: gates with `where: disagreement` see 0 for the others. sample: payoffs (n,) to draw from in place
-    of the Beta distribution; `sd` and `mean` are then its own. Raises AssumptionError.
+    low, high: the utility spec's range, inclusive. disagreement: share of units on which the releases act differently,
+    and so of the variance that is left: gates with `where: disagreement` see 0 for the others. sample: payoffs (n,) to
+    draw from in place of the Beta distribution; `sd` and `mean` are then its own. Raises AssumptionError.
     """
 
     difference: float
