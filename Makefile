@@ -2,7 +2,7 @@
 # first (infra/build_env; a second call takes no time). Needs Python 3.11 or newer, and make; nothing else.
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test check bench-gates
+.PHONY: help env run test check bench-gates bench-utility
 
 help:
 	@echo "make run              build the environment, then take the telemarketing model from CSV to promoted"
@@ -10,6 +10,7 @@ help:
 	@echo "make test ARGS='...'  the same, with arguments for pytest, e.g. ARGS='tests/policies -k utility'"
 	@echo "make check            the same as make test"
 	@echo "make bench-gates      our gates against the usual ones: false rollbacks, detections, time (ARGS='--runs 500')"
+	@echo "make bench-utility    savings on real data against the usual models, fairlearn, empulse (ARGS='--quick')"
 	@echo "make env              build the environment only (.venv)"
 	@echo "PYTHON=python3.12 make env  choose the interpreter"
 
@@ -24,3 +25,6 @@ test check: env
 
 bench-gates: env
 	@OMP_NUM_THREADS=1 .venv/bin/python tests/benchmarks/gates/bench_gates.py $(ARGS)
+
+bench-utility: env
+	@tests/benchmarks/utility/run $(ARGS)

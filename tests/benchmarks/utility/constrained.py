@@ -1,0 +1,104 @@
+"""A bound on the false-positive rate: PAKDD <= .40, GMSC <= .10, held on test rows that nothing was tuned on.
+
+Trimtab's rule: the operating point's search puts a price on a false positive, found on validation rows with a
+Clopper-Pearson margin (policies/point_search.py). Beside it: the same price at the point estimate, without a margin;
+Lagrangian training (cooper), whose own decisions keep the bound softly; LightGBM with the one threshold that just
+keeps the bound on validation rows; and, as the measure of what any rule could do with these probabilities, the price
+that would have kept the bound on the test rows themselves.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from peers import Inputs, usual_models
+from real_data import DataSet, Floats, Split
+from trimtab_side import UTILITY, Trained, columns_of, contract_of
+
+from policies.point_search import search_point
+from policies.utility import UtilitySpec, load_utility
+from services.training.lagrangian import RateBound, fit_under_bounds
+
+BOUNDS = {"pakdd": 0.40, "gmsc": 0.10}
+FREE = "  - {name: earns, kind: utility, domain: revenue, atLeast: -1000000, rationale: Benchmark.}"
+
+
+@dataclass(frozen=True)
+class BoundedEntry:
+    """One rule under the bound: actions (n,) on the test rows; `is_honest` unless the test rows helped to find it."""
+
+    name: str
+    actions: NDArray[np.int64]
+    fit_s: float
+    is_honest: bool = True
+
+
+def false_positive_rate(data: DataSet, actions: NDArray[np.int64]) -> float:
+    """Share of the zeros that are acted on."""
+    return float((actions[data.outcomes == 0] == 1).mean())
+
+
+def bounded_utility(data: DataSet, bound: float) -> UtilitySpec:
+    """The data set's costs, and the bound as a constraint of the spec."""
+    constraint = (
+        "  - {name: false_positives, kind: rate_among, domain: revenue, action: act, among: 'no', "
+        f"atMost: {bound}, rationale: Benchmark.}}"
+    )
+    text = UTILITY.format(name=data.name, unit=data.unit).replace(FREE, constraint)
+    return load_utility(text, f"{data.name}/utility.yaml")
+
+
+def priced(data: DataSet, p: Floats, price: float) -> NDArray[np.int64]:
+    """Act where p x (what acting saves on a 1) >= (1 - p) x (what it costs on a 0, and the price)."""
+    fp, fn, tp, tn = data.costs.T
+    return (p * (fn - tp) >= (1 - p) * (fp - tn + price)).astype(np.int64)
+
+
+def least_price(data: DataSet, p: Floats, bound: float) -> float:
+    """The least price at which the rate on these very rows keeps the bound, by halving."""
+    low, high = 0.0, float(data.costs.max() * 1e3)
+    for _ in range(60):
+        middle = (low + high) / 2
+        keeps = false_positive_rate(data, priced(data, p, middle)) <= bound
+        low, high = (low, middle) if keeps else (middle, high)
+    return high
+
+
+def bounded_entries(
+    split: Split, trained: Trained, *, seed: int, on_step: Callable[[str], None]
+) -> Iterator[BoundedEntry]:
+    """Every rule under the data set's bound."""
+    bound = BOUNDS[split.test.name]
+    p_validation, p = (trained.probabilities(part) for part in (split.validation, split.test))
+    utility = bounded_utility(split.fit, bound)
+    started = time.perf_counter()
+    point = search_point(
+        utility, columns_of(split.validation), probabilities=p_validation, outcomes=split.validation.outcomes
+    )
+    actions = point.choose(split.test.payoffs, p)
+    yield BoundedEntry("Trimtab, price with margin", actions, trained.fit_s + time.perf_counter() - started)
+    price = least_price(split.validation, p_validation[:, 1], bound)
+    yield BoundedEntry("the same without margin", priced(split.test, p[:, 1], price), trained.fit_s)
+    on_step(f"{split.test.name}: Lagrangian training")
+    started = time.perf_counter()
+    network = fit_under_bounds(
+        columns_of(split.fit),
+        columns_of(split.validation),
+        contract=contract_of(split.fit),
+        utility=utility,
+        bounds=(RateBound(action=1, among=0, at_most=bound),),
+        seed=seed,
+    )
+    actions = network.choose(columns_of(split.test), split.test.payoffs)
+    yield BoundedEntry("Trimtab, Lagrangian training", actions, time.perf_counter() - started)
+    lightgbm = next(scored for scored in usual_models(Inputs(split, seed)) if scored.name == "LightGBM")
+    threshold = np.quantile(lightgbm.validation[split.validation.outcomes == 0], 1 - bound)
+    yield BoundedEntry(
+        "LightGBM, one threshold at the bound", (lightgbm.test > threshold).astype(int), lightgbm.fit_s
+    )
+    hindsight = priced(split.test, p[:, 1], least_price(split.test, p[:, 1], bound))
+    yield BoundedEntry("best price in hindsight (test rows)", hindsight, trained.fit_s, is_honest=False)
