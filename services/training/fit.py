@@ -21,7 +21,7 @@ from services.training.losses import Loss, Objective
 from services.training.network import Network
 from services.training.preprocessing import Encoded
 
-_Rows = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+Rows = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # numbers, categories, outcomes, payoffs, weights
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,12 @@ def fit(
     judged_by = objective.at(1.0)
     history: list[Epoch] = []
     best_loss, best_epoch, best_weights = float("inf"), 0, {}
-    with _one_thread_seeded(seed):
+    with one_thread_seeded(seed):
         network = Network(architecture, dropout=settings.dropout, category_dropout=settings.category_dropout)
         optimiser = torch.optim.AdamW(
             network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
-        rows, held_out = _tensors(training), _tensors(validation)
+        rows, held_out = tensors_of(training), tensors_of(validation)
         for epoch in range(1, settings.most_epochs + 1):
             loss = objective.at(min(1.0, epoch / annealing) if annealing else 1.0)
             training_loss = _one_epoch(network, optimiser, loss, rows, batch_rows=settings.batch_rows)
@@ -128,7 +128,7 @@ def _one_epoch(
     network: Network,
     optimiser: torch.optim.Optimizer,
     loss: Loss,
-    rows: _Rows,
+    rows: Rows,
     *,
     batch_rows: int,
 ) -> float:
@@ -146,8 +146,8 @@ def _one_epoch(
     return total / len(order)
 
 
-def _tensors(rows: Labelled) -> _Rows:
-    """Numbers, categories, outcomes, payoffs, and weights scaled to a mean of 1."""
+def tensors_of(rows: Labelled) -> Rows:
+    """As float32 and int64; weights scaled to a mean of 1."""
     weights = np.ones(len(rows.outcomes)) if rows.weights is None else rows.weights / rows.weights.mean()
     return (
         torch.from_numpy(rows.encoded.numeric),
@@ -159,7 +159,8 @@ def _tensors(rows: Labelled) -> _Rows:
 
 
 @contextmanager
-def _one_thread_seeded(seed: int) -> Iterator[None]:
+def one_thread_seeded(seed: int) -> Iterator[None]:
+    """Random numbers from `seed`, one thread; torch's own state as it was afterwards."""
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -26,7 +26,7 @@ from services.training.preprocessing import Columns, FeatureContract, Preprocess
 from services.training.selection import Training, choose, interval_of, paired
 from services.training.time_slices import labelled_rows, outcome_indices
 
-__all__ = ["USUAL_CANDIDATES", "Training", "TrainingContract", "train"]
+__all__ = ["USUAL_CANDIDATES", "Training", "TrainingContract", "known_rows", "train"]
 
 USUAL_CANDIDATES = ("cross_entropy", "payoff_weighted")
 
@@ -72,7 +72,7 @@ def train(
     """
     _check_names(candidates)
     slices = {"train": training, "validation": validation, "calibration": calibration}
-    known = {name: _known(columns, contract, utility) for name, columns in slices.items()}
+    known = {name: known_rows(columns, contract, utility) for name, columns in slices.items()}
     preprocessing = Preprocessing.fit(known["train"][0], contract)
     parts = {
         name: Labelled(preprocessing.transform(columns), outcomes, utility.payoffs(columns))
@@ -123,9 +123,10 @@ def _check_names(candidates: Sequence[str]) -> None:
         )
 
 
-def _known(
+def known_rows(
     columns: Columns, contract: TrainingContract, utility: UtilitySpec
 ) -> tuple[Columns, NDArray[np.int64]]:
+    """The rows whose outcome is known, and the outcomes' indices (n,) in the spec's order. Raises TrainingError."""
     outcomes = outcome_indices(
         columns[contract.label], label_outcomes=contract.label_outcomes, outcomes=utility.outcomes
     )

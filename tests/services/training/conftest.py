@@ -97,6 +97,11 @@ def toy_utility() -> UtilitySpec:
 
 
 @pytest.fixture(scope="session")
+def toy_utility_text() -> str:
+    return UTILITY
+
+
+@pytest.fixture(scope="session")
 def toy_contract() -> ToyContract:
     return make_contract()
 
