@@ -17,12 +17,10 @@ from services.training.boosted import BoostedSettings, BoostedTrees, fit_trees
 from services.training.candidate import Epoch
 from services.training.fit import Labelled, Progress, Settings, fit
 from services.training.forward import Architecture
-from services.training.losses import LOSSES, loss_named
+from services.training.losses import loss_named
 from services.training.network import architecture_for
+from services.training.plan import BOOSTED, BOOSTED_AVERAGE
 from services.training.preprocessing import Preprocessing
-
-BOOSTED, BOOSTED_AVERAGE = "boosted", "boosted_average"
-CANDIDATES = (*LOSSES, BOOSTED, BOOSTED_AVERAGE)
 
 
 @dataclass(frozen=True)

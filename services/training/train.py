@@ -6,7 +6,7 @@ Each candidate (services/training/models.py) is fitted on `train` with early sto
 rows. The intervals say how sure the judgement is; the alignment stage judges again on later rows.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,17 +18,15 @@ from policies.utility import UtilitySpec, realised_utility
 from services.training.boosted import BoostedSettings
 from services.training.calibration import Calibration, calibration_error
 from services.training.candidate import TrainedCandidate
-from services.training.errors import TrainingError
 from services.training.fit import Labelled, Progress, Settings
 from services.training.forward import forward
-from services.training.models import CANDIDATES, Fitter, Model
+from services.training.models import Fitter, Model
+from services.training.plan import TrainingPlan
 from services.training.preprocessing import Columns, FeatureContract, Preprocessing
 from services.training.selection import Training, choose, interval_of, paired
 from services.training.time_slices import labelled_rows, outcome_indices
 
-__all__ = ["USUAL_CANDIDATES", "Training", "TrainingContract", "known_rows", "train"]
-
-USUAL_CANDIDATES = ("cross_entropy", "payoff_weighted")
+__all__ = ["Training", "TrainingContract", "known_rows", "train"]
 
 
 class TrainingContract(FeatureContract, Protocol):
@@ -57,25 +55,24 @@ def train(
     contract: TrainingContract,
     utility: UtilitySpec,
     seed: int,
-    candidates: Sequence[str] = USUAL_CANDIDATES,
+    plan: TrainingPlan | None = None,
     on_progress: Callable[[Progress], None] = lambda event: None,
     settings: Settings | None = None,
     boosted: BoostedSettings | None = None,
-    needs_proof: bool = False,
 ) -> Training:
-    """Train, calibrate and judge the named `candidates`, simplest first; CANDIDATES lists what there is.
-
-    With `needs_proof`, another than the first is kept only if it is clearly better: services/training/selection.py.
+    """Train, calibrate and judge the candidates of the `plan`; without one, the usual two.
 
     Columns map names to (n,) arrays and hold the contract's features, its label, and the fields that the payoffs read.
     Rows without a label are left out. Raises TrainingError, and UtilityError for rows that cannot be priced.
     """
-    _check_names(candidates)
+    plan = plan or TrainingPlan()
     slices = {"train": training, "validation": validation, "calibration": calibration}
     known = {name: known_rows(columns, contract, utility) for name, columns in slices.items()}
     preprocessing = Preprocessing.fit(known["train"][0], contract)
     parts = {
-        name: Labelled(preprocessing.transform(columns), outcomes, utility.payoffs(columns))
+        name: Labelled(
+            preprocessing.transform(columns), outcomes, utility.payoffs(columns), plan.row_weights(columns)
+        )
         for name, (columns, outcomes) in known.items()
     }
     fitter = Fitter(
@@ -88,7 +85,7 @@ def train(
         seed=seed,
         on_progress=on_progress,
     )
-    models = {name: fitter.model(name) for name in candidates}
+    models = {name: fitter.model(name) for name in plan.candidates}
     judged = {name: _judge(model, parts, utility) for name, model in models.items()}
     means = paired({name: one.earned for name, one in judged.items()}, seed=seed)
     trained = []
@@ -112,15 +109,7 @@ def train(
             )
         )
     rows = {name: len(part.outcomes) for name, part in parts.items()}
-    return choose(trained, means, rows=rows, needs_proof=needs_proof)
-
-
-def _check_names(candidates: Sequence[str]) -> None:
-    unknown = [name for name in candidates if name not in CANDIDATES]
-    if unknown or not candidates or len(set(candidates)) != len(candidates):
-        raise TrainingError(
-            f"'candidates' must be one or more of {list(CANDIDATES)}, each once: {list(candidates)}"
-        )
+    return choose(trained, means, rows=rows, needs_proof=plan.needs_proof)
 
 
 def known_rows(

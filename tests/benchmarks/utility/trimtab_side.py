@@ -14,6 +14,7 @@ from policies.operating_point import OperatingPoint
 from policies.utility import UtilitySpec, load_utility
 from services.data.columns import Column
 from services.training.fit import Settings
+from services.training.plan import TrainingPlan
 from services.training.train import Training, train
 
 UTILITY = """
@@ -120,7 +121,7 @@ def train_split(
         contract=contract_of(split.fit),
         utility=utility_of(split.fit),
         seed=seed,
-        candidates=candidates,
+        plan=TrainingPlan(tuple(candidates)),
         settings=settings,
         on_progress=lambda event: on_epoch(),
     )

@@ -19,6 +19,7 @@ from services.training.errors import TrainingError
 from services.training.fit import Progress, Settings
 from services.training.forward import Architecture, forward
 from services.training.network import Network
+from services.training.plan import TrainingPlan
 from services.training.preprocessing import Preprocessing
 from services.training.selection import choose, paired
 from services.training.time_slices import TimePlan, labelled_rows, outcome_indices, time_slices
@@ -111,7 +112,9 @@ def test_where_proof_is_asked_for_the_first_named_stays_unless_clearly_beaten(
     earned = {"a": np.tile([0.0, 1.0], 200), "b": np.tile([0.0, 1.0], 200), "c": np.tile([0.5, 1.0], 200)}
     earned["b"][0] = 1.0
     quick = replace(QUICK, most_epochs=1)
-    one = run(columns, toy_contract, toy_utility, settings=quick, candidates=["cross_entropy"]).chosen
+    one = run(
+        columns, toy_contract, toy_utility, settings=quick, plan=TrainingPlan(("cross_entropy",))
+    ).chosen
     three = [replace(one, loss_name=name, validation_utility=float(v.mean())) for name, v in earned.items()]
     means = paired(earned, seed=0)
 
@@ -122,7 +125,7 @@ def test_where_proof_is_asked_for_the_first_named_stays_unless_clearly_beaten(
     assert [kept("ab", needs_proof=False), kept("ab", needs_proof=True)] == ["b", "a"]
     assert [kept("abc", needs_proof=False), kept("abc", needs_proof=True)] == ["c", "c"]
     with pytest.raises(TrainingError, match="'candidates' must be one or more of"):
-        run(columns, toy_contract, toy_utility, candidates=["crossentropy"])
+        TrainingPlan(("crossentropy",))
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_torch_alone(

@@ -15,7 +15,7 @@ from services.training.calibration import softmax
 from services.training.errors import TrainingError
 from services.training.fit import Settings
 from services.training.forward import Architecture, forward
-from services.training.models import BOOSTED, BOOSTED_AVERAGE
+from services.training.plan import BOOSTED, BOOSTED_AVERAGE, TrainingPlan
 from services.training.preprocessing import Encoded
 from services.training.time_slices import TimePlan, time_slices
 from services.training.train import TrainingContract, train
@@ -111,7 +111,7 @@ def test_trees_alone_or_averaged_are_candidates_like_any_other(
         contract=toy_contract,
         utility=toy_utility,
         seed=0,
-        candidates=("cross_entropy", BOOSTED, BOOSTED_AVERAGE),
+        plan=TrainingPlan(("cross_entropy", BOOSTED, BOOSTED_AVERAGE)),
         settings=Settings(hidden=(8,), most_epochs=3),
     )
     network, trees, both = result.candidates
