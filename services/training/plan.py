@@ -179,6 +179,8 @@ def _mistakes(file: PlanFile, document: Document, service: str) -> list[Issue]:
 
 def _strangers(factor: Factor, fields: Mapping[str, str]) -> list[str]:
     """What is wrong with the fields that a factor reads."""
+    if not factor.fields:
+        return ["must read at least one column of the contract"]
     wanted = (
         ("category", "text") if factor.expression is None else ("number", "integer", "boolean", "timestamp")
     )
