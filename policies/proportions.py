@@ -19,11 +19,11 @@ from scipy.special import betaln, xlog1py, xlogy
 
 from policies.mixture import log_sum_exp
 
-WORSE = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
+WORSE = (1.3, 1.5, 1.8, 2.2, 3.0, 5.0, 10.0)
 BETTER = (0.8, 0.67, 0.5, 0.33, 0.2, 0.1)
-# How much of the mixture stands on each ratio. Large ratios grow fast enough to make up for a small weight; an even
-# mixture finds a rate of 1.5 times after 350 s where this one takes 300 (gates.md's canary, F2 at α .05).
-WORSE_WEIGHTS = (0.15, 0.30, 0.30, 0.15, 0.07, 0.03)
+# How much of the mixture stands on each ratio. Large ratios grow fast enough to make up for a small weight; six
+# even ratios find a rate of 1.5 times after 360 s where this one takes 290 (gates.md's canary, F2 at α .05).
+WORSE_WEIGHTS = (0.10, 0.29, 0.24, 0.22, 0.06, 0.05, 0.04)
 BETTER_WEIGHTS = (0.20, 0.40, 0.20, 0.10, 0.06, 0.04)
 EITHER = (0.05, 0.2, 0.5, 0.67, 0.8, 0.9, 1.11, 1.25, 1.5, 2.0, 5.0, 20.0)
 # Odds of the alternative as a multiple of the bound's odds, with weights. Below: most on "no event at all",

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import numpy as np
 from canary_traffic import BASE, CONDITIONS, POLLS, Score, draw, score
 from numpy.typing import NDArray
-from our_gates import ALPHA, EVEN, alone, finer, guarded, per_poll, share
+from our_gates import ALPHA, alone, guarded, per_poll, share, share_evenly
 from payoff_gates import LOSSES, lives
 from rich.console import Console
 from rich.progress import Progress
@@ -43,9 +43,7 @@ METHODS: tuple[tuple[str, bool, Method, str], ...] = (
     ("F2 behind the guard (the gate)", True, guarded(share), ""),
     ("F3 behind the guard (the gate)", True, guarded(TwoByTwoTest), ""),
     ("F2 alone", True, alone(share), ""),
-    ("F2 alone, even mixture", True, alone(lambda: share(EVEN)), "2.1; 320; 90; 20; 2.3"),
-    ("F2 alone, finer mixture (tried)", True, alone(finer), ""),
-    ("F2 guarded, finer mixture (tried)", True, guarded(finer), ""),
+    ("F2 alone, even mixture", True, alone(share_evenly), "2.1; 320; 90; 20; 2.3"),
     ("F3 alone", True, alone(TwoByTwoTest), "1.9; 340; 100; 20; 1.9"),
     ("F1 per poll", True, per_poll, "1.6; 400; 190; 190; 1.8"),
     ("F6, bound 1 %, guarded", True, guarded(lambda: BoundTest(BASE, "above")), ""),

@@ -24,17 +24,16 @@ from policies.what_if_paths import (
 Alarms = NDArray[np.bool_]
 CountTest = BoundTest | ShareTest | TwoByTwoTest
 ALPHA = 0.05
-EVEN = tuple(1 / len(WORSE) for _ in WORSE)
 
 
-def share(weights: tuple[float, ...] = WORSE_WEIGHTS) -> ShareTest:
+def share() -> ShareTest:
     """F2 against a ratio of 1, with the mixture that gates have."""
-    return ShareTest(1.0, WORSE, weights)
+    return ShareTest(1.0, WORSE, WORSE_WEIGHTS)
 
 
-def finer() -> ShareTest:
-    """F2 with a mixture that was tried here: finer between 1.3 and 2.2, where detection is slow."""
-    return ShareTest(1.0, (1.3, 1.5, 1.8, 2.2, 3.0, 5.0), (0.10, 0.30, 0.25, 0.25, 0.06, 0.04))
+def share_evenly() -> ShareTest:
+    """F2 with gates.md's mixture: six ratios of one weight."""
+    return ShareTest(1.0, (1.25, 1.5, 2.0, 3.0, 5.0, 10.0), (1 / 6,) * 6)
 
 
 def _path(test: CountTest, runs: int) -> CountPath:
