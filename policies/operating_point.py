@@ -140,8 +140,11 @@ class OperatingPoint:
         """
         expected = expected_utility(priced, probabilities)
         actions = highest(expected, default_action=self.default_action)
-        ranked = np.sort(expected, axis=1)
-        lead = ranked[:, -1] - ranked[:, -2]
+        first, second = expected[:, 0], np.full(len(expected), -np.inf)
+        for action in range(1, expected.shape[1]):
+            second = np.maximum(second, np.minimum(first, expected[:, action]))
+            first = np.maximum(first, expected[:, action])
+        lead = first - second
         if self.abstention is None:
             return actions, lead
         stake = self.abstention.stake(priced, probabilities, actions)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,9 @@ class Kept:
     """One constraint at the point found.
 
     `value` was measured on `rows` validation rows; `limit` is its confidence limit on the side of the bound, at
-    `confidence` by `method`; it is `is_kept` where the limit keeps the bound, not only the value. `price` is the
-    multiplier in the spec's unit (0: the constraint does not bind). `test_value` was measured on `test_rows` later
-    rows, None before. `note` says why a constraint could not be steered to.
+    `confidence` by `method`. `verdict`: kept where the limit keeps the bound, unsure where only the value does. `price`
+    is the multiplier in the spec's unit (0: the constraint does not bind). `test_value` was measured on `test_rows`
+    later rows, None before. `note` says why a constraint could not be steered to.
     """
 
     constraint: str
@@ -29,17 +29,22 @@ class Kept:
     value: float | None
     limit: float | None
     rows: int
-    is_kept: bool
+    verdict: Literal["kept", "unsure", "broken"]
     test_value: float | None = None
     test_rows: int = 0
     is_kept_on_test: bool | None = None
     note: str = ""
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether the bound is kept with its margin, not only by the value."""
+        return self.verdict == "kept"
+
     def sentence(self) -> str:
         """`calls_made: <= 0.6 with 98% confidence: 0.41 on 9,042 validation rows, at most 0.42 (kept) …`."""
         if self.value is None or self.limit is None:
             return f"{self.constraint}: {self.required}: no data, so not kept"
-        word = "kept" if self.is_kept else "NOT KEPT"
+        word = {"kept": "kept", "unsure": "kept, but not surely", "broken": "NOT KEPT"}[self.verdict]
         text = (
             f"{self.constraint}: {self.required} with {self.confidence:.3%} confidence: {self.value:.4g} on "
             f"{self.rows:,} validation rows, limit {self.limit:.4g}: {word}"

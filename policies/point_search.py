@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -214,6 +214,9 @@ def _kept(one: Constraint, found: Margin, price: float) -> Kept:
             if one.kind == "utility"
             else "measured only: groups are not treated by rules of their own (groupPrices)"
         )
+    verdict: Literal["kept", "unsure", "broken"] = "broken"
+    if one.is_held(found.value):
+        verdict = "kept" if found.excess <= 0 else "unsure"
     return Kept(
         constraint=one.name,
         required=one.bound_text,
@@ -223,7 +226,7 @@ def _kept(one: Constraint, found: Margin, price: float) -> Kept:
         value=found.value,
         limit=found.limit,
         rows=found.rows,
-        is_kept=found.value is not None and found.excess <= 0,
+        verdict=verdict,
         note=note,
     )
 

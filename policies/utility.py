@@ -267,9 +267,9 @@ def expected_utility(payoffs: Floats, probabilities: NDArray[Any]) -> Floats:
         raise UtilityError(
             f"payoffs (n, A, O) and probabilities (n, O) disagree: {payoffs.shape}, {chances.shape}"
         )
-    is_distribution = (chances >= 0).all(axis=1) & (np.abs(chances.sum(axis=1) - 1) <= 1e-5)
-    if not is_distribution.all():
-        row = int(np.flatnonzero(~is_distribution)[0])
+    sums_to_one = np.abs(chances @ np.ones(chances.shape[1]) - 1) <= 1e-5
+    if not (sums_to_one.all() and (chances >= 0).all()):
+        row = int(np.flatnonzero(~(sums_to_one & (chances >= 0).all(axis=1)))[0])
         raise UtilityError(f"probabilities must be >= 0 and sum to 1: {chances[row].tolist()} in row {row}")
     return np.asarray(np.einsum("nao,no->na", payoffs, chances))
 
@@ -282,9 +282,13 @@ def best_action(payoffs: Floats, probabilities: NDArray[Any], *, default_action:
 
 def highest(utilities: Floats, *, default_action: int) -> NDArray[np.intp]:
     """The index of the greatest of each row of `(n, A)`, `(n,)`; ties as in best_action."""
-    best = utilities.argmax(axis=1)
-    tied = utilities[:, default_action] == utilities.max(axis=1)
-    return np.where(tied, default_action, best).astype(np.intp)
+    best = np.full(len(utilities), default_action, dtype=np.intp)
+    greatest = utilities[:, default_action].copy()
+    for action in range(utilities.shape[1]):  # a few actions, many rows: faster than along the rows
+        is_better = utilities[:, action] > greatest
+        best[is_better] = action
+        np.maximum(greatest, utilities[:, action], out=greatest)
+    return best
 
 
 def realised_utility(payoffs: Floats, actions: NDArray[Any], outcomes: NDArray[Any]) -> Floats:
@@ -304,12 +308,12 @@ def realised_utility(payoffs: Floats, actions: NDArray[Any], outcomes: NDArray[A
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             raise UtilityError(f"{name} must be an index below {count}: {index[row]} in row {row}")
-    rows = np.arange(n)
-    unknown = (outcomes == _UNKNOWN) & ~outcome_free(payoffs)[rows, actions]
-    if unknown.any():
-        row = int(np.flatnonzero(unknown)[0])
+    unknown = np.flatnonzero(outcomes == _UNKNOWN)
+    matters = ~outcome_free(payoffs[unknown])[np.arange(len(unknown)), actions[unknown]]
+    if matters.any():
+        row = int(unknown[matters][0])
         raise UtilityError(f"the outcome must be known where the payoff depends on it: row {row}")
-    return np.asarray(payoffs[rows, actions, np.maximum(outcomes, 0)], dtype=np.float64)
+    return np.asarray(payoffs[np.arange(n), actions, np.maximum(outcomes, 0)], dtype=np.float64)
 
 
 def outcome_free(payoffs: Floats) -> NDArray[np.bool_]:

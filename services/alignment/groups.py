@@ -12,7 +12,7 @@ from policies.evidence import Measured
 from policies.utility import Columns, UtilitySpec
 from services.alignment.bootstrap import Floats, PairedMeans, interval
 from services.alignment.errors import AlignmentError
-from services.alignment.report import GroupRow
+from services.alignment.report import HINDSIGHT, GroupRow
 
 
 def add_groups(
@@ -30,10 +30,13 @@ def add_groups(
     except ValueError as error:
         raise AlignmentError(str(error)) from error
     taken = actions == utility.actions.index(str(constraint.action))
+    was_best = book.columns[in_force] >= book.columns[HINDSIGHT]
     for name, member in zip(constraint.group_names, (in_a, ~in_a), strict=True):
         book.add(f"{constraint.name}: {name}", member)
         book.add(f"{constraint.name}: {name} taken", member & taken)
         book.add(f"{constraint.name}: {name} utility", np.where(member, book.columns[in_force], 0.0))
+        book.add(f"{constraint.name}: {name} hindsight", np.where(member, book.columns[HINDSIGHT], 0.0))
+        book.add(f"{constraint.name}: {name} decided best", member & was_best)
 
 
 def _ratio(book: PairedMeans, part: str, whole: str) -> tuple[float, Floats]:
@@ -55,7 +58,7 @@ def group_gap(book: PairedMeans, constraint: Constraint) -> Measured | None:
         return None
     low, high = interval(difference)
     lower = 0.0 if low <= 0.0 <= high else min(abs(low), abs(high))
-    return Measured(abs(rate_a - rate_b), lower, max(abs(low), abs(high)), len(book.columns[a]))
+    return Measured(abs(rate_a - rate_b), lower, max(abs(low), abs(high)), book.n)
 
 
 def group_rows(book: PairedMeans, constraint: Constraint) -> list[GroupRow]:
@@ -65,7 +68,8 @@ def group_rows(book: PairedMeans, constraint: Constraint) -> list[GroupRow]:
         rows = int(book.columns[whole].sum())
         utility, values = _ratio(book, f"{whole} utility", whole)
         measured = Measured(utility, *interval(values[np.isfinite(values)]), rows) if rows else None
-        found.append(
-            GroupRow(constraint.name, name, rows, _ratio(book, f"{whole} taken", whole)[0], measured)
+        rate, hindsight, best = (
+            _ratio(book, f"{whole} {part}", whole)[0] for part in ("taken", "hindsight", "decided best")
         )
+        found.append(GroupRow(constraint.name, name, rows, rate, measured, best, hindsight - utility))
     return found

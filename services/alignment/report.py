@@ -1,14 +1,18 @@
 """What alignment found, frozen: the numbers the gates judge and the tables the report draws. numpy only."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from policies.constraints import ConstraintResult
 from policies.evidence import Measured
+from policies.point_proof import PointProof
 from services.alignment.near_threshold import NearThreshold
+
+HINDSIGHT = "hindsight"
 
 
 @dataclass(frozen=True)
@@ -36,19 +40,24 @@ class PolicyRow:
 
 @dataclass(frozen=True)
 class StakeholderRow:
-    """One stakeholder's own, unweighted utility per decision under the operating point, and the champion's."""
+    """One stakeholder's own, unweighted utility per decision under the operating point, and the champion's.
+
+    `agrees`: the share of decisions that the stakeholder's payoffs alone would have taken, at the same probabilities.
+    """
 
     name: str
     weight: float
     utility: Measured
     champion: Measured | None
+    agrees: float
 
 
 @dataclass(frozen=True)
 class GroupRow:
     """One group of a constraint: its rows, the rate of the constraint's action, its utility per decision.
 
-    `utility` is None for a group without rows.
+    `decided_best`: the share of decisions that hindsight would not change; `regret`: what hindsight would have earned
+    more per decision. `utility` is None for a group without rows, and the rates are NaN.
     """
 
     constraint: str
@@ -56,6 +65,63 @@ class GroupRow:
     rows: int
     action_rate: float
     utility: Measured | None
+    decided_best: float
+    regret: float
+
+
+@dataclass(frozen=True)
+class DomainRow:
+    """A domain's constraints on these rows: how many are kept of how many, and the one with the least room left."""
+
+    name: str
+    owner: str
+    error_budget: float
+    kept: int
+    of: int
+    tightest: str
+
+
+@dataclass(frozen=True)
+class FoldRow:
+    """Rows of one month, or of a tenth of the rows in order: utility per decision, in force and of the champion."""
+
+    name: str
+    rows: int
+    action_rate: float
+    utility: Measured
+    champion: Measured | None
+    hindsight: float
+
+
+@dataclass(frozen=True)
+class HypothesisRow:
+    """What was expected and what came: `kept` and `refuted` where the whole interval says so, else `open`;
+    `not measured` where the metric is measured elsewhere."""
+
+    name: str
+    statement: str
+    owner: str
+    registered: str
+    expected: str
+    measured: Measured | None
+    verdict: Literal["kept", "refuted", "open", "not measured"]
+
+
+@dataclass(frozen=True)
+class Misplacement:
+    """Utility lost per 1,000 decisions (m,), with its interval, where the decision is off by `off_by` (m,) `of`.
+
+    `near` is the mean loss where it is off by `near_off` either way: 0.01 in probability, 1 in another unit, or less
+    where the rows lie closer than that to their thresholds.
+    """
+
+    of: str
+    off_by: NDArray[np.float64]
+    lost: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    near_off: float
+    near: float
 
 
 @dataclass(frozen=True)
@@ -84,6 +150,12 @@ class AlignmentReport:
     constraints: tuple[ConstraintResult, ...]
     near_threshold: NearThreshold | None
     curves: tuple[UtilityCurve, ...]
+    regrets: Mapping[str, Measured]
+    domains: tuple[DomainRow, ...]
+    folds: tuple[FoldRow, ...]
+    misplacement: Misplacement | None
+    hypotheses: tuple[HypothesisRow, ...]
+    proof: PointProof | None
 
     def measured(self) -> dict[str, Measured]:
         """The metrics of the alignment gates; one that could not be measured is absent, never zero.
@@ -120,10 +192,19 @@ class AlignmentReport:
                     "group": g.group,
                     "rows": g.rows,
                     "action_rate": _finite(g.action_rate),
+                    "decided_best": _finite(g.decided_best),
+                    "regret": _finite(g.regret),
                 }
                 for g in self.groups
             ],
             "constraints": [result.sentence() for result in self.constraints],
+            "regrets": {name: dict(vars(value)) for name, value in self.regrets.items()},
+            "domains": [asdict(row) for row in self.domains],
+            "folds": [asdict(row) for row in self.folds],
+            "hypotheses": [asdict(row) for row in self.hypotheses],
+            "lost_when_off": None
+            if self.misplacement is None
+            else {"off_by": self.misplacement.near_off, "lost_per_1000": self.misplacement.near},
             "near_threshold": None if self.near_threshold is None else self.near_threshold.to_json(),
         }
 

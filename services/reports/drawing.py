@@ -106,6 +106,10 @@ def figure(curve: Curve) -> go.Figure:
         font={"size": 13},
     )
     drawn.update_xaxes(title=curve.x_label, type="log" if curve.is_log_x else "linear", showline=True)
+    if curve.x_ticks:
+        drawn.update_xaxes(
+            tickmode="array", tickvals=list(range(len(curve.x_ticks))), ticktext=list(curve.x_ticks)
+        )
     drawn.update_yaxes(title=curve.y_label, zeroline=True, zerolinecolor="#d0d4da")
     return drawn
 

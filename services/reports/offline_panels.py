@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from policies.evidence import Measured
 from services.alignment.near_threshold import NearThreshold
 from services.alignment.report import AlignmentReport, PolicyRow
+from services.reports.alignment_panels import measured_text, more_alignment_panels
 from services.reports.panels import Curve, Line, Mark, Panel, Table
 from services.training.candidate import TrainedCandidate
 
@@ -69,6 +69,7 @@ def alignment_panels(report: AlignmentReport) -> tuple[Panel, ...]:
     panels += [_rules(report), _stakeholders(report), _groups(report), _constraints(report)]
     if report.near_threshold is not None:
         panels.append(_near_threshold(report.near_threshold))
+    panels += more_alignment_panels(report)
     return tuple(panel for panel in panels if not isinstance(panel, Table) or panel.rows)
 
 
@@ -91,7 +92,7 @@ def _utility_by_share(report: AlignmentReport) -> Curve:
         lines=tuple(lines),
         value=report.in_force.utility.value,
         marks=tuple(marks),
-        note=f"On {report.n:,} later rows. Alignment gap: {_measured(gap)} {report.unit} per 1,000 decisions lost "
+        note=f"On {report.n:,} later rows. Alignment gap: {measured_text(gap)} {report.unit} per 1,000 decisions lost "
         f"against the best rule found on these very rows ({report.best_rule}).",
     )
 
@@ -103,15 +104,17 @@ def _mark(name: str, row: PolicyRow, role: str) -> Mark:
 def _rules(report: AlignmentReport) -> Table:
     rows = [report.in_force, *report.trivial]
     rows += [row for row in (report.best_constant_threshold, report.champion) if row is not None]
-    note = f"Gain over the best trivial rule ({report.best_trivial}): {_measured(report.gain_over_trivial)}."
+    note = (
+        f"Gain over the best trivial rule ({report.best_trivial}): {measured_text(report.gain_over_trivial)}."
+    )
     if report.gain_over_champion is not None:
-        note += f" Over the champion: {_measured(report.gain_over_champion)}."
+        note += f" Over the champion: {measured_text(report.gain_over_champion)}."
     if report.disagreement is not None:
         note += f" Another action than the champion's on {report.disagreement:.1%} of rows."
     return Table(
         title="The operating point and its rivals",
         header=("rule", f"utility, {report.unit} a decision [95 %]", "share acted on"),
-        rows=tuple((row.name, _measured(row.utility), f"{row.action_rate:.1%}") for row in rows),
+        rows=tuple((row.name, measured_text(row.utility), f"{row.action_rate:.1%}") for row in rows),
         value=report.gain_over_trivial.value,
         note=note,
     )
@@ -122,14 +125,21 @@ def _stakeholders(report: AlignmentReport) -> Table:
         (
             row.name,
             f"{row.weight:g}",
-            _measured(row.utility),
-            "–" if row.champion is None else _measured(row.champion),
+            measured_text(row.utility),
+            "–" if row.champion is None else measured_text(row.champion),
+            f"{row.agrees:.1%}",
         )
         for row in report.stakeholders
     )
     return Table(
         title="Per stakeholder",
-        header=("stakeholder", "weight", "own utility a decision [95 %]", "under the champion"),
+        header=(
+            "stakeholder",
+            "weight",
+            "own utility a decision [95 %]",
+            "under the champion",
+            "would decide so, too",
+        ),
         rows=rows,
         value=float(len(rows)),
     )
@@ -142,17 +152,27 @@ def _groups(report: AlignmentReport) -> Table:
             row.group,
             f"{row.rows:,}",
             f"{row.action_rate:.2%}" if np.isfinite(row.action_rate) else "–",
-            "–" if row.utility is None else _measured(row.utility),
+            "–" if row.utility is None else measured_text(row.utility),
+            f"{row.decided_best:.1%}" if np.isfinite(row.decided_best) else "–",
+            f"{row.regret:+.4f}" if np.isfinite(row.regret) else "–",
         )
         for row in report.groups
     )
     gaps = report.group_gaps
     return Table(
         title="Per group",
-        header=("constraint", "group", "rows", "action rate", f"utility, {report.unit} a decision [95 %]"),
+        header=(
+            "constraint",
+            "group",
+            "rows",
+            "action rate",
+            f"utility, {report.unit} a decision [95 %]",
+            "right in hindsight",
+            "regret against it",
+        ),
         rows=rows,
         value=max((gap.value for gap in gaps.values()), default=0.0),
-        note=" ".join(f"Gap of {name}: {_measured(gap)}." for name, gap in gaps.items()),
+        note=" ".join(f"Gap of {name}: {measured_text(gap)}." for name, gap in gaps.items()),
     )
 
 
@@ -195,9 +215,3 @@ def _near_threshold(near: NearThreshold) -> Curve:
         note=f"Observed less predicted over the {int(near.rows.sum()):,} rows nearest to their threshold: "
         f"{near.gap:+.4f}. Positive: too timid there. Band: 1.96 standard errors.",
     )
-
-
-def _measured(value: Measured) -> str:
-    if value.lower is None or value.upper is None:
-        return f"{value.value:+.4f}"
-    return f"{value.value:+.4f} [{value.lower:+.4f}, {value.upper:+.4f}]"

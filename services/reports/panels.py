@@ -58,7 +58,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Curve:
-    """Lines over a common axis with marks, and horizontal levels to compare them with."""
+    """Lines over a common axis with marks, and horizontal levels to compare them with; `x_ticks` name x = 0, 1, 2, …"""
 
     title: str
     x_label: str
@@ -69,6 +69,7 @@ class Curve:
     levels: tuple[tuple[str, float], ...] = ()
     note: str = ""
     is_log_x: bool = False
+    x_ticks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

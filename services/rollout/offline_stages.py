@@ -17,12 +17,14 @@ from policies.evidence import Measured
 from policies.operating_point import OperatingPoint
 from policies.point_search import check_point, search_point
 from services.alignment.align import align
-from services.alignment.report import AlignmentReport
+from services.alignment.scenarios import Bench, run_scenarios, served_fields
+from services.alignment.study import AlignmentStudy, vary
 from services.data.checks import ContractReport, check
 from services.data.splits import by_event_time, to_arrays
 from services.ledger.ledger import append
 from services.reports.offline_panels import alignment_panels, training_panels
 from services.reports.panels import Panel, Table
+from services.reports.scenario_panels import study_panels
 from services.reports.stage_report import write_stage_report
 from services.rollout.release_job import ReleaseJob
 from services.rollout.stage import StageContext
@@ -151,23 +153,55 @@ def align_thresholds(job: ReleaseJob, training: Training, slices: TimeSlices) ->
     point = _operating_point(job, training, slices)
     point = check_point(point, utility, columns, probabilities=probabilities, outcomes=outcomes)
 
-    def gather() -> AlignmentReport:
+    def gather() -> AlignmentStudy:
         for sentence in () if point.proof is None else point.proof.sentences():
             job.watcher.say(f"  {sentence}")
         champion = None
         if job.champion is not None:
             champion = Scorer.load(job.champion).decide(columns).actions
-        return align(
+        report = align(
             probabilities=probabilities,
             columns=columns,
             outcomes=outcomes,
             utility=utility,
             operating_point=point,
             champion=champion,
+            moments=np.asarray(columns[policies.contract.event_time], dtype=np.float64),
             seed=job.seed,
         )
+        study = AlignmentStudy(
+            report,
+            vary(
+                utility,
+                columns,
+                probabilities=probabilities,
+                outcomes=outcomes,
+                operating_point=point,
+                champion=champion,
+                seed=job.seed,
+            ),
+            None
+            if policies.scenarios is None
+            else run_scenarios(
+                policies.scenarios,
+                Bench(
+                    utility=utility,
+                    columns=columns,
+                    outcomes=outcomes,
+                    times=np.asarray(columns[policies.contract.event_time], dtype=np.float64),
+                    probabilities=probabilities,
+                    operating_point=point,
+                    score=training.chosen.probabilities,
+                    fields=served_fields(policies.contract, utility),
+                ),
+                seed=job.seed,
+            ),
+        )
+        for failed in () if study.scenarios is None else study.scenarios.failed:
+            job.watcher.say(f"  {failed.sentence()}")
+        return study
 
-    def report(context: StageContext, verdict: Verdict, found: AlignmentReport) -> None:
+    def report(context: StageContext, verdict: Verdict, found: AlignmentStudy) -> None:
         import pandas as pd  # type: ignore[import-untyped]
 
         actions = point.choose(utility.payoffs(columns), probabilities, utility=utility, columns=columns)
@@ -192,7 +226,7 @@ def align_thresholds(job: ReleaseJob, training: Training, slices: TimeSlices) ->
             current=frame.head(REPORTED_ROWS),
             reference=None,
             at=verdict.at,
-            panels=alignment_panels(found),
+            panels=(*alignment_panels(found.report), *study_panels(found.sensitivity, found.scenarios)),
             unit=utility.unit,
         )
 
@@ -242,6 +276,7 @@ def pack_release(job: ReleaseJob, checked: CheckedRows, training: Training, poin
             "contract_digest": policies.contract.digest,
             "utility_digest": policies.utility.digest,
             "rollout_digest": policies.rollout.digest,
+            "scenarios_digest": None if policies.scenarios is None else policies.scenarios.digest,
             "code_version": job.code_version,
             "sources_digest": sources_digest(),
             "loss": training.chosen.loss_name,

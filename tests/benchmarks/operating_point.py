@@ -19,6 +19,7 @@ import numpy as np
 
 from policies.point_search import search_point
 from policies.utility import load_utility
+from services.alignment.align import align
 
 SIZES = (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
 UTILITY = """
@@ -49,7 +50,7 @@ domains:
   - {name: safety, owner: Test, errorBudget: 0.05}
 constraints:
   - {name: false_calls, kind: rate_among, domain: safety, action: call, among: no_sale, atMost: 0.25, rationale: Test.}
-  - {name: calls, kind: capacity, domain: safety, action: call, atMost: 28000, per: 1d, decisions: 100000, rationale: T.}
+  - {name: calls, kind: capacity, domain: safety, action: call, atMost: 28000, per: 1d, decisions: 100000, rationale: T}
   - {name: spared, kind: stakeholder_utility, domain: safety, stakeholder: customer, atLeast: -0.18, rationale: Test.}
 changelog:
   - {version: 1, date: 2026-01-01, who: Test, why: Test.}
@@ -69,8 +70,23 @@ def measure(rows: int) -> None:
     found_s = time.perf_counter() - start
     proof = point.proof
     assert proof is not None
+    start = time.perf_counter()
+    report = align(
+        probabilities=probabilities,
+        columns=columns,
+        outcomes=outcomes,
+        utility=utility,
+        operating_point=point,
+        seed=1,
+    )
+    aligned_s = time.perf_counter() - start
+    gap = report.alignment_gap
     peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{rows:>10,} {found_s:8.1f} {peak_gb:8.2f}  kept: {proof.is_met}", flush=True)
+    print(
+        f"{rows:>10,} {found_s:8.1f} {aligned_s:8.1f} {found_s + aligned_s:8.1f} {peak_gb:8.2f}  "
+        f"{'all kept' if proof.is_met else 'NOT KEPT'}; gap {gap.value:.2f} [{gap.lower:.2f}, {gap.upper:.2f}]",
+        flush=True,
+    )
     if "--say" in sys.argv:
         print("\n".join(proof.sentences()), point.prices, point.stakeholder_prices)
 
@@ -85,7 +101,8 @@ def main() -> None:
     if given.only:
         measure(given.only)
         return
-    print(f"{'rows':>10} {'point s':>8} {'peak GB':>8}")
+    head = f"{'rows':>10} {'point s':>8} {'align s':>8} {'both s':>8} {'peak GB':>8}"
+    print(f"{head}  constraints; alignment gap, EUR per 1,000 decisions [95 %]", flush=True)
     for rows in SIZES:
         if rows <= given.most:
             subprocess.run([sys.executable, __file__, "--only", str(rows)], check=True)

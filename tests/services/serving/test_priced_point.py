@@ -23,7 +23,7 @@ POINT = OperatingPoint(
     stakeholder_prices=(("customer", 0.2),),
     group_prices=(GroupPrices("age", 30.0, None, ((0.0, 0.0), (2.0, 2.0)), ((0.0, 0.0), (-1.0, -1.0))),),
     abstention=AbstentionBand(0, 0.5, (OutcomeBand((0.0, 0.5, 1.0), (0.0, 0.3, 0.9), (0.2, 0.6, 1.0)),)),
-    proof=PointProof((Kept("calls_made", "<= 0.6", "Clopper-Pearson", 0.95, 0.5, 0.4, 0.41, 900, True),)),
+    proof=PointProof((Kept("calls_made", "<= 0.6", "Clopper-Pearson", 0.95, 0.5, 0.4, 0.41, 900, "kept"),)),
 )
 
 
