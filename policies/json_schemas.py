@@ -17,11 +17,13 @@ from pydantic import BaseModel
 from policies.metrics import METRICS
 from policies.policy_test_file import TestsFile
 from policies.rollout_file import RolloutFile
+from policies.scenario_file import ScenariosFile
 from policies.utility_file import UtilityFile
 
 _MODELS: Mapping[str, tuple[type[BaseModel], str]] = {
     "rollout": (RolloutFile, "Rollout policy of a decision service"),
     "utility": (UtilityFile, "Utility spec of a decision service"),
+    "scenarios": (ScenariosFile, "Scenarios that a decision service's releases must stand"),
     "tests": (TestsFile, "Tests of a decision service's rollout policy"),
 }
 NAMES = tuple(_MODELS)

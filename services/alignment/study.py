@@ -1,21 +1,49 @@
-"""Everything that the alignment stage found on the evaluation rows, and what rests on the utility spec's numbers there.
+"""Everything that the alignment stage found on the evaluation rows: the report, what rests on numbers, the scenarios.
 
 numpy only: must never import torch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
+from policies.evidence import Measured
 from policies.operating_point import OperatingPoint
 from policies.sensitivity import sensitivity
 from policies.sensitivity_result import Sensitivity
 from policies.utility import Columns, UtilitySpec
+from services.alignment.report import AlignmentReport
+from services.alignment.scenarios import ScenarioReport
 
 VARIED_ROWS = 50_000
 
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class AlignmentStudy:
+    """What the stage is judged by and what its report shows; None: no number is in doubt, or no scenarios are set."""
+
+    report: AlignmentReport
+    sensitivity: Sensitivity | None
+    scenarios: ScenarioReport | None
+
+    def measured(self) -> Mapping[str, Measured]:
+        """The metrics of the alignment gates."""
+        found = self.report.measured()
+        return found if self.scenarios is None else {**found, **self.scenarios.measured()}
+
+    def record(self) -> dict[str, object]:
+        """What the ledger keeps: JSON-safe."""
+        return {
+            **self.report.record(),
+            "sensitivity": None if self.sensitivity is None else self.sensitivity.to_json(),
+            "scenarios": None if self.scenarios is None else self.scenarios.record(),
+        }
 
 
 def vary(

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
 from policies.rollout_agreement import rollout_errors_beside, rollout_warnings_beside
 from policies.rollout_policy import RolloutPolicy, load_rollout
+from policies.scenarios import KnownField, ScenarioSet, load_scenarios, scenario_errors_beside
 from policies.utility import UtilitySpec, load_utility
 from policies.utility_file import unknown_fields
 from policies.yaml_source import Document, Issue, PolicyError, load_document
 from services.data.contract import DataContract, load_contract
 
+METRIC = "failed_scenarios"
 POLICIES = Path(__file__).resolve().parents[2] / "policies"
 FILES = ("contract.yaml", "utility.yaml", "rollout.yaml")
+SCENARIOS = "scenarios.yaml"
 
 
 class PolicyFolderError(ValueError):
@@ -28,7 +31,10 @@ class PolicyFolderError(ValueError):
 
 @dataclass(frozen=True)
 class PolicySet:
-    """A decision service's policies, parsed, and their texts by file name; place: the folder, as errors name it."""
+    """A decision service's policies, parsed, and their texts by file name; place: the folder, as errors name it.
+
+    scenarios: what scenarios.yaml says, where there is one; releases do not carry it, only its digest.
+    """
 
     service: str
     contract: DataContract
@@ -36,12 +42,13 @@ class PolicySet:
     rollout: RolloutPolicy
     texts: Mapping[str, str]
     place: str
+    scenarios: ScenarioSet | None = None
 
 
 def load_policies(service: str, *, folder: Path = POLICIES) -> PolicySet:
-    """Read and check `<folder>/<service>/*.yaml`.
+    """Read and check `<folder>/<service>/*.yaml`; scenarios.yaml need not be there.
 
-    Raises PolicyError with the mistakes of all three files, each with its place, and PolicyFolderError.
+    Raises PolicyError with the mistakes of all the files, each with its place, and PolicyFolderError.
     """
     home = folder / service
     missing = [name for name in FILES if not (home / name).is_file()]
@@ -49,7 +56,54 @@ def load_policies(service: str, *, folder: Path = POLICIES) -> PolicySet:
         known = ", ".join(sorted(path.parent.name for path in folder.glob("*/utility.yaml"))) or "none"
         raise PolicyFolderError(f"{home} must hold {', '.join(missing)}; decision services there: {known}")
     texts = {name: (home / name).read_text(encoding="utf-8") for name in FILES}
-    return parse_policies(service, texts, place=os.path.relpath(home))
+    place = os.path.relpath(home)
+    file = home / SCENARIOS
+    text = file.read_text(encoding="utf-8") if file.is_file() else None
+    try:
+        return with_scenarios(parse_policies(service, texts, place=place), text)
+    except PolicyError as error:
+        raise PolicyError((*error.issues, *_alone(text, place, of=error))) from None
+
+
+def with_scenarios(policies: PolicySet, text: str | None) -> PolicySet:
+    """The same policies with the scenarios of this text, None for no such file. Raises PolicyError."""
+    if text is None:
+        rollout = load_document(policies.texts["rollout.yaml"], f"{policies.place}/rollout.yaml")
+        waiting = tuple(
+            rollout.issue(
+                ("gates", at, "metric"), f"needs {SCENARIOS} beside it, and there is none: '{METRIC}'"
+            )
+            for at, gate in enumerate(rollout.data["gates"])
+            if gate["metric"] == METRIC
+        )
+        if waiting:
+            raise PolicyError(waiting)
+        return policies
+    source = f"{policies.place}/{SCENARIOS}"
+    found, document = load_scenarios(text, source), load_document(text, source)
+    fields = {
+        column.name: KnownField(column.kind in ("number", "integer", "boolean"), column.categories)
+        for column in policies.contract.decision_columns
+    }
+    issues = list(scenario_errors_beside(policies.utility, found, document, fields=fields))
+    if found.service != policies.service:
+        message = f"must be the folder's service {policies.service!r}: {found.service!r}"
+        issues.append(document.issue(("service",), message))
+    if issues:
+        raise PolicyError(tuple(issues))
+    return replace(policies, scenarios=found)
+
+
+def _alone(text: str | None, place: str, *, of: PolicyError) -> tuple[Issue, ...]:
+    """The mistakes of scenarios.yaml by itself, where another file's kept it from being read."""
+    source = f"{place}/{SCENARIOS}"
+    if text is None or any(issue.source == source for issue in of.issues):
+        return ()
+    try:
+        load_scenarios(text, source)
+    except PolicyError as error:
+        return error.issues
+    return ()
 
 
 def parse_policies(service: str, texts: Mapping[str, str], *, place: str) -> PolicySet:

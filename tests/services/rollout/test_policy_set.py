@@ -1,6 +1,7 @@
 """Promises of a service's three policy files together: what each may say alone but not beside the others."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from services.rollout.policy_set import (
     lint_warnings,
     load_policies,
     parse_policies,
+    with_scenarios,
 )
 
 SERVICE = "telemarketing"
@@ -104,3 +106,24 @@ def test_overdue_review_is_a_warning() -> None:
         place = f"{found.place}/{file}:{line_of(file, 'reviewBy:')}:11: 'reviewBy' "
         assert any(one.startswith(f"{place}the review was due on {due.isoformat()}") for one in late), late
     assert not any("review" in str(one) for one in lint_warnings(found, today=due))
+
+
+def test_scenarios_are_read_beside_the_others_and_may_be_absent() -> None:
+    """With the file they come along, checked against the contract; without it the policies are as before, unless a gate
+    waits for them, which is said at the gate."""
+    policies = load_policies(SERVICE)
+    assert policies.scenarios is not None
+    assert len(policies.scenarios.scenarios) >= 8
+    text = (POLICIES / SERVICE / "scenarios.yaml").read_text(encoding="utf-8")
+    with pytest.raises(PolicyError) as caught:
+        with_scenarios(policies, text.replace("{field: age, upTo: 30}", "{field: duration, upTo: 30}", 1))
+    assert "'scenarios[0].rows.field' must be one of" in str(caught.value)
+    with pytest.raises(PolicyError) as caught:
+        with_scenarios(replace(policies, scenarios=None), None)
+    assert "needs scenarios.yaml beside it, and there is none: 'failed_scenarios'" in str(caught.value)
+    start = TEXTS["rollout.yaml"].index("  - name: scenarios\n")
+    stop = TEXTS["rollout.yaml"].index("  # --- live:")
+    ungated = TEXTS["rollout.yaml"][:start] + TEXTS["rollout.yaml"][stop:]
+    plain = parse_policies(SERVICE, {**TEXTS, "rollout.yaml": ungated}, place="p")
+    assert with_scenarios(plain, None) == plain
+    assert plain.scenarios is None
