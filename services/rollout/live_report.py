@@ -114,7 +114,7 @@ def arm_frame(decided: Sequence[StageDecision], utility: UtilitySpec, *, mature_
     )
     frame["utility"] = np.where(frame["at"] <= mature_at, _utilities(decided, utility), np.nan)
     gap = next((one for one in utility.constraints if one.kind == "action_rate_gap"), None)
-    if gap is not None and gap.group_field is not None:
+    if gap is not None and gap.group_field is not None and gap.group_up_to is not None:
         name, limit = gap.group_field, gap.group_up_to
         values = pd.to_numeric(pd.Series([row.get(name) for row in rows]), errors="coerce")
         frame["group"] = np.where(values <= limit, f"{name} up to {limit:g}", f"{name} over {limit:g}")

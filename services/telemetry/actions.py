@@ -66,9 +66,11 @@ def count_groups(rows: Sequence[str], actions: Sequence[str], utility: UtilitySp
         raise NoGroups("utility.yaml has no constraint of kind action_rate_gap, so no groups")
     field = constraint.group_field
     values = [orjson.loads(row).get(field) for row in rows]
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        raise NoGroups(f"some decided rows have no number in field '{field}', which tells the groups")
-    in_a = constraint.in_group_a({field: np.array(values, dtype=np.float64)})
+    is_number = constraint.group_up_to is not None
+    kinds, what = ((int, float), "number") if is_number else ((str,), "text")
+    if not all(isinstance(value, kinds) and not isinstance(value, bool) for value in values):
+        raise NoGroups(f"some decided rows have no {what} in field '{field}', which tells the groups")
+    in_a = constraint.in_group_a({field: np.array(values, dtype=np.float64 if is_number else object)})
     acted = np.array([action == constraint.action for action in actions], dtype=bool)
     return GapBlock(
         int((acted & in_a).sum()), int(in_a.sum()), int((acted & ~in_a).sum()), int((~in_a).sum())
