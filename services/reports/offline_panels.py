@@ -5,8 +5,6 @@ Draws numbers that services/training and services/alignment measured; computes n
 import: evidently, plotly, torch.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from services.alignment.near_threshold import NearThreshold
@@ -14,33 +12,48 @@ from services.alignment.report import AlignmentReport, PolicyRow
 from services.reports.alignment_panels import measured_text, more_alignment_panels
 from services.reports.panels import Curve, Line, Mark, Panel, Table
 from services.training.candidate import TrainedCandidate
+from services.training.selection import Comparison, Training
 
 
-def training_panels(
-    candidates: Sequence[TrainedCandidate], *, chosen: TrainedCandidate, unit: str
-) -> tuple[Panel, ...]:
-    """All candidates in one table, and the losses of each by epoch with the epoch that was kept."""
+def training_panels(training: Training, *, unit: str) -> tuple[Panel, ...]:
+    """All candidates in one table, with how much more the kept one earned, and the losses of each by epoch."""
+    chosen = training.chosen
+    behind = {one.other: one for one in training.comparisons}
     rows = tuple(
         (
             one.loss_name.replace("_", " ") + (" ✔ kept" if one is chosen else ""),
             f"{one.validation_utility:+.4f}",
             f"{one.validation_interval[0]:+.4f} … {one.validation_interval[1]:+.4f}",
+            _ahead(behind.get(one.loss_name)),
             f"{one.validation_rows:,}",
             f"{one.calibration_error:.4f}",
-            f"{one.best_epoch} of {len(one.history)}",
+            f"{one.best_epoch} of {len(one.history)}" if one.history else f"round {one.best_epoch}",
             str(one.seed),
         )
-        for one in candidates
+        for one in training.candidates
     )
-    header = ("loss", f"validation utility, {unit} a decision", "95 % interval", "rows")
+    header = (
+        "candidate",
+        f"validation utility, {unit} a decision",
+        "95 % interval",
+        "kept earns more [95 %]",
+        "rows",
+    )
     table = Table(
         title="Trained candidates",
         header=(*header, "calibration error", "epoch kept", "seed"),
         rows=rows,
         value=chosen.validation_utility,
-        note="The candidate of the higher validation utility is kept; both are on record.",
+        note="One candidate is kept by validation utility, all are on record; differences are paired row by row.",
     )
-    return (table, *(_losses(one) for one in candidates if one.history))
+    return (table, *(_losses(one) for one in training.candidates if one.history))
+
+
+def _ahead(comparison: Comparison | None) -> str:
+    if comparison is None:
+        return "–"
+    low, high = comparison.interval
+    return f"{comparison.difference:+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
 def _losses(candidate: TrainedCandidate) -> Curve:

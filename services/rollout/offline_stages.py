@@ -107,6 +107,7 @@ def train_candidates(job: ReleaseJob, checked: CheckedRows) -> tuple[Training, T
             contract=policies.contract,
             utility=policies.utility,
             seed=job.seed,
+            plan=policies.training,
             on_progress=job.watcher.epoch,
         )
 
@@ -121,7 +122,7 @@ def train_candidates(job: ReleaseJob, checked: CheckedRows) -> tuple[Training, T
             current=None,
             reference=None,
             at=verdict.at,
-            panels=training_panels(training.candidates, chosen=training.chosen, unit=policies.utility.unit),
+            panels=training_panels(training, unit=policies.utility.unit),
             unit=policies.utility.unit,
         )
 
@@ -277,6 +278,7 @@ def pack_release(job: ReleaseJob, checked: CheckedRows, training: Training, poin
             "utility_digest": policies.utility.digest,
             "rollout_digest": policies.rollout.digest,
             "scenarios_digest": None if policies.scenarios is None else policies.scenarios.digest,
+            "training_digest": policies.training.digest,
             "code_version": job.code_version,
             "sources_digest": sources_digest(),
             "loss": training.chosen.loss_name,

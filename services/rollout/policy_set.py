@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
@@ -18,11 +18,13 @@ from policies.utility import UtilitySpec, load_utility
 from policies.utility_file import unknown_fields
 from policies.yaml_source import Document, Issue, PolicyError, load_document
 from services.data.contract import DataContract, load_contract
+from services.training.plan import TrainingPlan, load_plan
 
 METRIC = "failed_scenarios"
 POLICIES = Path(__file__).resolve().parents[2] / "policies"
 FILES = ("contract.yaml", "utility.yaml", "rollout.yaml")
 SCENARIOS = "scenarios.yaml"
+TRAINING = "training.yaml"
 
 
 class PolicyFolderError(ValueError):
@@ -33,7 +35,7 @@ class PolicyFolderError(ValueError):
 class PolicySet:
     """A decision service's policies, parsed, and their texts by file name; place: the folder, as errors name it.
 
-    scenarios: what scenarios.yaml says, where there is one; releases do not carry it, only its digest.
+    scenarios, training: what scenarios.yaml and training.yaml say, where they are; a release carries their digests.
     """
 
     service: str
@@ -43,10 +45,11 @@ class PolicySet:
     texts: Mapping[str, str]
     place: str
     scenarios: ScenarioSet | None = None
+    training: TrainingPlan = field(default_factory=TrainingPlan)
 
 
 def load_policies(service: str, *, folder: Path = POLICIES) -> PolicySet:
-    """Read and check `<folder>/<service>/*.yaml`; scenarios.yaml need not be there.
+    """Read and check `<folder>/<service>/*.yaml`; scenarios.yaml and training.yaml need not be there.
 
     Raises PolicyError with the mistakes of all the files, each with its place, and PolicyFolderError.
     """
@@ -60,7 +63,9 @@ def load_policies(service: str, *, folder: Path = POLICIES) -> PolicySet:
     file = home / SCENARIOS
     text = file.read_text(encoding="utf-8") if file.is_file() else None
     try:
-        return with_scenarios(parse_policies(service, texts, place=place), text)
+        return _with_training(
+            with_scenarios(parse_policies(service, texts, place=place), text), home / TRAINING
+        )
     except PolicyError as error:
         raise PolicyError((*error.issues, *_alone(text, place, of=error))) from None
 
@@ -92,6 +97,20 @@ def with_scenarios(policies: PolicySet, text: str | None) -> PolicySet:
     if issues:
         raise PolicyError(tuple(issues))
     return replace(policies, scenarios=found)
+
+
+def _with_training(policies: PolicySet, file: Path) -> PolicySet:
+    """The same policies with what training.yaml asks of training, if it is there. Raises PolicyError."""
+    if not file.is_file():
+        return policies
+    contract = policies.contract
+    plan = load_plan(
+        file.read_text(encoding="utf-8"),
+        f"{policies.place}/{TRAINING}",
+        service=policies.service,
+        fields={column.name: column.kind for column in contract.columns if column.name != contract.label},
+    )
+    return replace(policies, training=plan)
 
 
 def _alone(text: str | None, place: str, *, of: PolicyError) -> tuple[Issue, ...]:

@@ -29,6 +29,7 @@ from services.reports.stage_report import (
     write_stage_report,
 )
 from services.training.candidate import Epoch, TrainedCandidate
+from services.training.selection import Comparison, Training
 
 TELEMARKETING = Path(__file__).parents[3] / "policies" / "telemarketing"
 SERVICE, RELEASE, AT = "telemarketing", "telemarketing-0123456789ab", 1_790_000_000.0
@@ -171,7 +172,9 @@ def snapshot_of(home: Home, link: ReportLink) -> dict[str, object]:
 
 
 CANDIDATES = (a_candidate("cross_entropy", 0.41), a_candidate("payoff_weighted", 0.43))
-TRAINING = training_panels(CANDIDATES, chosen=CANDIDATES[1], unit="EUR")
+TRAINING = training_panels(
+    Training(CANDIDATES, CANDIDATES[1], {}, (Comparison("cross_entropy", 0.02, (0.01, 0.03)),)), unit="EUR"
+)
 ALIGNMENT = alignment_panels(an_alignment())
 CASES: tuple[tuple[Kind, object, object, tuple[Panel, ...], tuple[str, ...]], ...] = (
     (

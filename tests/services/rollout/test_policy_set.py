@@ -1,5 +1,6 @@
 """Promises of a service's three policy files together: what each may say alone but not beside the others."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
@@ -17,6 +18,7 @@ from services.rollout.policy_set import (
     parse_policies,
     with_scenarios,
 )
+from services.training.plan import TrainingPlan
 
 SERVICE = "telemarketing"
 TEXTS: Mapping[str, str] = {name: (POLICIES / SERVICE / name).read_text(encoding="utf-8") for name in FILES}
@@ -127,3 +129,19 @@ def test_scenarios_are_read_beside_the_others_and_may_be_absent() -> None:
     plain = parse_policies(SERVICE, {**TEXTS, "rollout.yaml": ungated}, place="p")
     assert with_scenarios(plain, None) == plain
     assert plain.scenarios is None
+
+
+def test_training_is_asked_for_beside_the_others_and_may_be_absent(tmp_path: Path) -> None:
+    """training.yaml names candidates; its mistakes come with their place; without it training is the usual."""
+    folder = tmp_path / SERVICE
+    shutil.copytree(POLICIES / SERVICE, folder)
+    assert load_policies(SERVICE, folder=tmp_path).training == TrainingPlan()
+    text = "service: telemarketing\ncandidates: [cross_entropy, boosted_average]\nneedsProof: true\n"
+    (folder / "training.yaml").write_text(text)
+    asked = load_policies(SERVICE, folder=tmp_path).training
+    assert (asked.candidates, asked.needs_proof) == (("cross_entropy", "boosted_average"), True)
+    (folder / "training.yaml").write_text(
+        text + "rowWeights: [{expression: trust, missing: 1, why: Test.}]\n"
+    )
+    with pytest.raises(PolicyError, match=r"training\.yaml:4:27: .*columns of the contract.*'trust'"):
+        load_policies(SERVICE, folder=tmp_path)
