@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FILES = (".csv", ".parquet")
 MOST_ROWS = 60
+LAST = "last"
 AS_IT_RAN = "as it ran"
 
 
@@ -46,7 +47,7 @@ def simulate_history(
 ) -> None:
     """Judge a history by each policy, print the timelines and their differences, and draw them.
 
-    source: a file of decisions (.csv, .parquet) or the id of a rollout in the home. Exit status 1 where the policy that
+    source: a file of decisions (.csv, .parquet), the id of a rollout in the home, or `last`. Exit status 1 where the policy that
     ran does not give the verdicts on record.
     """
     payoff_range = policies.utility.range
@@ -103,11 +104,13 @@ def _judge_rollout(
     from services.store.rollouts import UnknownRollout, recent
 
     _, db = open_records(home_name)
+    known = [record.id for record in recent(db)]
+    if rollout_id == LAST and known:
+        rollout_id = known[0]
     try:
         kept = recorded_rollout(db, rollout_id)
     except UnknownRollout:
-        known = ", ".join(record.id for record in recent(db)) or "none"
-        fail(f"no history file and no rollout {rollout_id!r}; rollouts here: {known}")
+        fail(f"no history file and no rollout {rollout_id!r}; rollouts here: {', '.join(known) or 'none'}")
     payoff_range = kept.utility.range
     with _progress(AS_IT_RAN, is_quiet=is_quiet) as progress:
         ran = replay(kept.policy, kept.polls, payoff_range, progress=progress)
