@@ -47,8 +47,8 @@ def simulate_history(
 ) -> None:
     """Judge a history by each policy, print the timelines and their differences, and draw them.
 
-    source: a file of decisions (.csv, .parquet), the id of a rollout in the home, or `last`. Exit status 1 where the policy that
-    ran does not give the verdicts on record.
+    source: a file of decisions (.csv, .parquet), the id of a rollout in the home, or `last`. Exit status 1 where the
+    policy that ran does not give the verdicts on record.
     """
     payoff_range = policies.utility.range
     if source.endswith(FILES):
