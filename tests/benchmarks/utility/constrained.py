@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from peers import Inputs, usual_models
+from peers import Entry, Inputs, usual_models
 from real_data import DataSet, Floats, Split
 from trimtab_side import UTILITY, Trained, columns_of, contract_of
 
@@ -25,16 +24,6 @@ from services.training.lagrangian import RateBound, fit_under_bounds
 
 BOUNDS = {"pakdd": 0.40, "gmsc": 0.10}
 FREE = "  - {name: earns, kind: utility, domain: revenue, atLeast: -1000000, rationale: Benchmark.}"
-
-
-@dataclass(frozen=True)
-class BoundedEntry:
-    """One rule under the bound: actions (n,) on the test rows; `is_honest` unless the test rows helped to find it."""
-
-    name: str
-    actions: NDArray[np.int64]
-    fit_s: float
-    is_honest: bool = True
 
 
 def false_positive_rate(data: DataSet, actions: NDArray[np.int64]) -> float:
@@ -70,7 +59,7 @@ def least_price(data: DataSet, p: Floats, bound: float) -> float:
 
 def bounded_entries(
     split: Split, trained: Trained, *, seed: int, on_step: Callable[[str], None]
-) -> Iterator[BoundedEntry]:
+) -> Iterator[Entry]:
     """Every rule under the data set's bound."""
     bound = BOUNDS[split.test.name]
     p_validation, p = (trained.probabilities(part) for part in (split.validation, split.test))
@@ -80,9 +69,9 @@ def bounded_entries(
         utility, columns_of(split.validation), probabilities=p_validation, outcomes=split.validation.outcomes
     )
     actions = point.choose(split.test.payoffs, p)
-    yield BoundedEntry("Trimtab, price with margin", actions, trained.fit_s + time.perf_counter() - started)
+    yield Entry("Trimtab, price with margin", actions, trained.fit_s + time.perf_counter() - started)
     price = least_price(split.validation, p_validation[:, 1], bound)
-    yield BoundedEntry("the same without margin", priced(split.test, p[:, 1], price), trained.fit_s)
+    yield Entry("the same without margin", priced(split.test, p[:, 1], price), trained.fit_s)
     on_step(f"{split.test.name}: Lagrangian training")
     started = time.perf_counter()
     network = fit_under_bounds(
@@ -94,11 +83,11 @@ def bounded_entries(
         seed=seed,
     )
     actions = network.choose(columns_of(split.test), split.test.payoffs)
-    yield BoundedEntry("Trimtab, Lagrangian training", actions, time.perf_counter() - started)
+    yield Entry("Trimtab, Lagrangian training", actions, time.perf_counter() - started)
     lightgbm = next(scored for scored in usual_models(Inputs(split, seed)) if scored.name == "LightGBM")
     threshold = np.quantile(lightgbm.validation[split.validation.outcomes == 0], 1 - bound)
-    yield BoundedEntry(
+    yield Entry(
         "LightGBM, one threshold at the bound", (lightgbm.test > threshold).astype(int), lightgbm.fit_s
     )
     hindsight = priced(split.test, p[:, 1], least_price(split.test, p[:, 1], bound))
-    yield BoundedEntry("best price in hindsight (test rows)", hindsight, trained.fit_s, is_honest=False)
+    yield Entry("best price in hindsight (test rows)", hindsight, trained.fit_s)
