@@ -6,7 +6,7 @@ repeated over the constraints until nothing moves. At such a point a price is ab
 for calibrated probabilities is the condition of the best rule under the bounds (Karush-Kuhn-Tucker); for one bound it
 is `act iff p a >= (1 - p)(b + lambda)`. Bounds that pull against each other can need prices far above the payoffs: then
 all are raised together, up to MOST_SPANS times the payoffs' range, before they count as impossible. The search runs on
-a thinned sample first and is finished on all rows.
+thinned samples first and is finished on all rows.
 Must never import: anything but numpy, scipy and policies; no clock, no I/O, no randomness.
 """
 
@@ -21,7 +21,7 @@ from policies.constraints import Constraint
 from policies.margins import Tally, group_shares, margin, signed_gap
 from policies.scored_rows import Prices, ScoredRows
 
-SAMPLE = 10_000
+SAMPLE, LARGE_SAMPLE = 10_000, 300_000
 MOST_SPANS = 1e4
 _SWEEPS, _RAISES, _LEAP = 8, 4, 30.0
 _COARSE, _FINE = (
@@ -49,17 +49,30 @@ def find(rows: ScoredRows, constraints: Sequence[Constraint], *, easing: float =
 def finish(
     rows: ScoredRows, constraints: Sequence[Constraint], found: Multipliers, *, easing: float = 0.0
 ) -> Multipliers:
-    """On all rows, from prices that were found on a sample of them or with more easing."""
-    return _Search(rows, constraints, easing, _FINE, first_step=1.02).settle(dict(found.values), sweeps=3)
+    """On all rows, from prices that were found on a sample of them or with more easing; by way of a larger sample."""
+    values = dict(found.values)
+    if len(rows) > 3 * LARGE_SAMPLE:
+        sample, times = _thinned(rows, LARGE_SAMPLE)
+        values = dict(
+            _Search(sample, constraints, easing, _FINE, scale=times, first_step=1.02)
+            .settle(values, sweeps=4)
+            .values
+        )
+        return _Search(rows, constraints, easing, _FINE, first_step=1.004).settle(values, sweeps=3)
+    return _Search(rows, constraints, easing, _FINE, first_step=1.02).settle(values, sweeps=3)
+
+
+def _thinned(rows: ScoredRows, most: int) -> tuple[ScoredRows, float]:
+    """At most so many rows, evenly over their order, and how many rows each stands for."""
+    if len(rows) <= most:
+        return rows, 1.0
+    return rows.some(np.linspace(0, len(rows) - 1, most).astype(np.intp)), len(rows) / most
 
 
 def find_roughly(rows: ScoredRows, constraints: Sequence[Constraint], *, easing: float = 0.0) -> Multipliers:
     """As `find`, on a sample where rows are many; margins are then as for all rows."""
-    sample = rows
-    if len(rows) > SAMPLE:
-        sample = rows.some(np.linspace(0, len(rows) - 1, SAMPLE).astype(np.intp))
-    precision = _FINE if sample is rows else _COARSE
-    return _Search(sample, constraints, easing, precision, scale=len(rows) / len(sample)).solve()
+    sample, times = _thinned(rows, SAMPLE)
+    return _Search(sample, constraints, easing, _FINE if sample is rows else _COARSE, scale=times).solve()
 
 
 class _Search:

@@ -74,7 +74,7 @@ def _binned(
     count = min(len(margin), max(LEAST_NEAR_ROWS, round(NEAR_SHARE * len(margin))))
     if count < BINS:
         return None
-    near = np.argsort(np.abs(margin), kind="stable")[:count]
+    near = np.argpartition(np.abs(margin), count - 1)[:count]
     parts = np.array_split(near[np.argsort(margin[near], kind="stable")], BINS)
     return NearThreshold(
         quantity=quantity,
