@@ -76,7 +76,7 @@ class CovariateShiftFile(_ScenarioFile):
 
     kind: Literal["covariate_shift"] = Field(description="Other customers come.")
     rows: RowsFile = Field(description="Which rows.")
-    times: float = Field(gt=0, description="How many times as often as now.")
+    times: float = Field(ge=0.01, le=100, description="How many times as often as now, against the others.")
 
 
 class PriorShiftFile(_ScenarioFile):
@@ -84,7 +84,7 @@ class PriorShiftFile(_ScenarioFile):
 
     kind: Literal["prior_shift"] = Field(description="An outcome comes more or less often.")
     outcome: str = Field(description="The outcome.")
-    times: float = Field(gt=0, description="How many times as often as now, against the others.")
+    times: float = Field(ge=0.01, le=100, description="How many times as often as now, against the others.")
 
 
 class NoiseFile(_ScenarioFile):

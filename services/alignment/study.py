@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 
 from policies.evidence import Measured
 from policies.operating_point import OperatingPoint
+from policies.scenarios import ScenarioSet
 from policies.sensitivity import sensitivity
 from policies.sensitivity_result import Sensitivity
 from policies.utility import Columns, UtilitySpec
+from services.alignment.align import align
 from services.alignment.report import AlignmentReport
-from services.alignment.scenarios import ScenarioReport
+from services.alignment.scenario_rows import Bench
+from services.alignment.scenarios import ScenarioReport, run_scenarios
 
 VARIED_ROWS = 50_000
 
@@ -44,6 +47,37 @@ class AlignmentStudy:
             "sensitivity": None if self.sensitivity is None else self.sensitivity.to_json(),
             "scenarios": None if self.scenarios is None else self.scenarios.record(),
         }
+
+
+def study(
+    bench: Bench, *, champion: NDArray[np.intp] | None, scenarios: ScenarioSet | None, seed: int
+) -> AlignmentStudy:
+    """All of it on the bench's rows; `champion` (n,): the actions there of the release in force.
+
+    Raises AlignmentError and UtilityError as align and vary do.
+    """
+    return AlignmentStudy(
+        report=align(
+            probabilities=bench.probabilities,
+            columns=bench.columns,
+            outcomes=bench.outcomes,
+            utility=bench.utility,
+            operating_point=bench.operating_point,
+            champion=champion,
+            moments=bench.times,
+            seed=seed,
+        ),
+        sensitivity=vary(
+            bench.utility,
+            bench.columns,
+            probabilities=bench.probabilities,
+            outcomes=bench.outcomes,
+            operating_point=bench.operating_point,
+            champion=champion,
+            seed=seed,
+        ),
+        scenarios=None if scenarios is None else run_scenarios(scenarios, bench, seed=seed),
+    )
 
 
 def vary(

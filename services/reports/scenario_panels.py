@@ -11,8 +11,6 @@ from services.alignment.scenarios import ScenarioReport, ScenarioResult
 from services.reports.panels import Panel, Table
 from services.reports.sensitivity_panels import sensitivity_panels
 
-_ROUNDING = 1e-9  # a difference of means that is nothing but rounding is shown as 0
-
 
 def study_panels(sensitivity: Sensitivity | None, scenarios: ScenarioReport | None) -> tuple[Panel, ...]:
     """The scenarios, then what rests on the utility spec's numbers; nothing of what was not studied."""
@@ -51,7 +49,7 @@ def _table(report: ScenarioReport) -> Table:
                 one.scenario.kind.replace("_", " "),
                 one.scenario.hypothesis,
                 f"{one.scenario.constraint or one.scenario.measure.replace('_', ' ')} {_number(one.value)}",
-                _number(one.stands) if one.scenario.measure != "flipped" else "–",
+                _number(one.stands),
                 one.bound,
                 f"{one.n:,}",
                 one.scenario.owner,
@@ -65,9 +63,7 @@ def _table(report: ScenarioReport) -> Table:
 
 
 def _number(value: float | None) -> str:
-    if value is None:
-        return "no data"
-    return f"{0.0 if abs(value) < _ROUNDING else value:.4g}"
+    return "no data" if value is None else f"{value:.4g}"
 
 
 def _sign(one: ScenarioResult) -> str:

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from policies.evidence import Measured
 from policies.operating_point import OperatingPoint
 from policies.point_search import check_point, search_point
-from services.alignment.align import align
-from services.alignment.scenarios import Bench, run_scenarios, served_fields
-from services.alignment.study import AlignmentStudy, vary
+from services.alignment.scenario_rows import Bench, served_fields
+from services.alignment.study import AlignmentStudy, study
 from services.data.checks import ContractReport, check
 from services.data.splits import by_event_time, to_arrays
 from services.ledger.ledger import append
@@ -160,47 +159,20 @@ def align_thresholds(job: ReleaseJob, training: Training, slices: TimeSlices) ->
         champion = None
         if job.champion is not None:
             champion = Scorer.load(job.champion).decide(columns).actions
-        report = align(
-            probabilities=probabilities,
+        bench = Bench(
+            utility=utility,
             columns=columns,
             outcomes=outcomes,
-            utility=utility,
+            times=np.asarray(columns[policies.contract.event_time], dtype=np.float64),
+            probabilities=probabilities,
             operating_point=point,
-            champion=champion,
-            moments=np.asarray(columns[policies.contract.event_time], dtype=np.float64),
-            seed=job.seed,
+            score=training.chosen.probabilities,
+            fields=served_fields(policies.contract, utility),
         )
-        study = AlignmentStudy(
-            report,
-            vary(
-                utility,
-                columns,
-                probabilities=probabilities,
-                outcomes=outcomes,
-                operating_point=point,
-                champion=champion,
-                seed=job.seed,
-            ),
-            None
-            if policies.scenarios is None
-            else run_scenarios(
-                policies.scenarios,
-                Bench(
-                    utility=utility,
-                    columns=columns,
-                    outcomes=outcomes,
-                    times=np.asarray(columns[policies.contract.event_time], dtype=np.float64),
-                    probabilities=probabilities,
-                    operating_point=point,
-                    score=training.chosen.probabilities,
-                    fields=served_fields(policies.contract, utility),
-                ),
-                seed=job.seed,
-            ),
-        )
-        for failed in () if study.scenarios is None else study.scenarios.failed:
+        found = study(bench, champion=champion, scenarios=policies.scenarios, seed=job.seed)
+        for failed in () if found.scenarios is None else found.scenarios.failed:
             job.watcher.say(f"  {failed.sentence()}")
-        return study
+        return found
 
     def report(context: StageContext, verdict: Verdict, found: AlignmentStudy) -> None:
         import pandas as pd  # type: ignore[import-untyped]
