@@ -16,6 +16,7 @@ from policies.rollout_policy import RolloutPolicy, load_rollout
 from policies.scenarios import KnownField, ScenarioSet, load_scenarios, scenario_errors_beside
 from policies.utility import UtilitySpec, load_utility
 from policies.utility_file import unknown_fields
+from policies.yaml_mistakes import did_you_mean
 from policies.yaml_source import Document, Issue, PolicyError, load_document
 from services.data.contract import DataContract, load_contract
 from services.training.plan import TrainingPlan, load_plan
@@ -167,10 +168,32 @@ def _disagreements(
             found.append(documents[name].issue(("service",), text))
     declared = {column.name for column in contract.decision_columns}
     found += unknown_fields(documents["utility.yaml"], sorted(declared))
+    found += _groups(contract, utility, documents["utility.yaml"])
     strangers = sorted(set(contract.label_outcomes.values()) ^ set(utility.outcomes))
     if strangers:
         text = f"outcomes must be those of the contract's label: {', '.join(strangers)} differ"
         found.append(documents["utility.yaml"].issue(("outcomes",), text))
+    return found
+
+
+def _groups(contract: DataContract, utility: UtilitySpec, document: Document) -> list[Issue]:
+    """Groups are told by fields known at decision time; only those that may shape decisions may have prices."""
+    columns = {column.name: column for column in contract.decision_columns}
+    found = []
+    for at, one in enumerate(utility.constraints):
+        if one.group_field is None:
+            continue
+        column = columns.get(one.group_field)
+        if column is None:
+            text = f"the contract does not offer it at decision time: {one.group_field}"
+            hint = did_you_mean(one.group_field, sorted(columns))
+            found.append(document.issue(("constraints", at, "groups", "field"), text + hint))
+        elif one.group_prices and column.sensitive and "training" not in column.allowed_uses:
+            text = (
+                f"the contract does not allow: '{column.name}' is sensitive and may be used for "
+                f"{', '.join(column.allowed_uses)} only"
+            )
+            found.append(document.issue(("constraints", at, "groupPrices"), text))
     return found
 
 

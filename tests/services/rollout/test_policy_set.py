@@ -54,6 +54,16 @@ def test_gate_laxer_than_the_constraint_is_refused_where_it_stands() -> None:
     assert parse_policies(SERVICE, stricter, place="p").service == SERVICE
 
 
+def test_groups_need_a_field_and_their_prices_a_contract_that_allows_them() -> None:
+    """A misspelled group field and prices by a sensitive attribute that only audits may use are named in place."""
+    (issue,) = refused("utility.yaml", "field: age ", "field: aeg ")
+    assert issue.startswith(f"p/utility.yaml:{line_of('utility.yaml', 'field: age ')}:")
+    assert "does not offer it at decision time: aeg; did you mean 'age'?" in issue
+    (issue,) = refused("utility.yaml", "    atMost: 0.20\n", "    atMost: 0.20\n    groupPrices: true\n")
+    assert issue.startswith(f"p/utility.yaml:{line_of('utility.yaml', 'atMost: 0.20') + 1}:")
+    assert "'age' is sensitive and may be used for audit, monitoring only" in issue
+
+
 def test_payoff_over_an_undeclared_field_names_it() -> None:
     """A payoff may read only what the contract offers at decision time; duration is known after the call."""
     issues = refused("utility.yaml", "clip(balance, 0, cap)", "clip(duration, 0, cap)")
