@@ -27,6 +27,7 @@ from policies.constraint_file import (
     StakeholderConstraintFile,
     UtilityConstraintFile,
 )
+from policies.utility_file import constant_payoff
 from policies.yaml_source import Document, Issue
 
 if TYPE_CHECKING:
@@ -111,7 +112,9 @@ def _constant_payoffs(file: UtilityFile, one: ConstraintFile) -> NDArray[np.floa
         chosen = [(s.weight, s) for s in file.stakeholders if s.weight]
     total = np.zeros((len(file.actions), len(file.outcomes)))
     for weight, stakeholder in chosen:
-        cells = [[stakeholder.payoffs[a][o] for o in file.outcomes] for a in file.actions]
+        cells = [
+            [constant_payoff(stakeholder.payoffs[a][o], file) for o in file.outcomes] for a in file.actions
+        ]
         if any(isinstance(cell, str) for row in cells for cell in row):
             return None
         total += weight * np.array(cells, dtype=np.float64)

@@ -301,7 +301,7 @@ def _quantities(file: UtilityFile, document: Document) -> Iterator[Issue]:
             yield document.issue((*here, "sensitivity"), text, of_key=True)
 
 
-def _constant(cell: float | str | None, file: UtilityFile) -> float | str | None:
+def constant_payoff(cell: float | str | None, file: UtilityFile) -> float | str | None:
     """A payoff that reads quantities alone as the number it is; anything else as it stands."""
     if not isinstance(cell, str):
         return cell
@@ -356,7 +356,7 @@ def _rest(file: UtilityFile, document: Document) -> Iterator[Issue]:
     for action in file.actions:
         for outcome in file.outcomes:
             parts = [
-                (s.weight, _constant(s.payoffs.get(action, {}).get(outcome), file)) for s in file.stakeholders
+                (s.weight, constant_payoff(s.payoffs.get(action, {}).get(outcome), file)) for s in file.stakeholders
             ]
             numbers = [weight * cell for weight, cell in parts if weight and isinstance(cell, float)]
             if len(numbers) == sum(1 for weight, _ in parts if weight) and not low <= sum(numbers) <= high:

@@ -232,6 +232,22 @@ def test_a_quantity_is_read_by_name_and_has_one_value() -> None:
     np.testing.assert_allclose(dearer.payoffs(columns)[:, 1], SPEC.payoffs(columns)[:, 1] - 1, rtol=1e-12)
 
 
+def test_a_payoff_of_quantities_alone_is_a_number_for_constraints() -> None:
+    """Two EUR for every call, six calls in ten, and no less than -0.4 a decision: found to contradict by name."""
+    start = TEXT.index("Minds a call")
+    text = TEXT[:start] + TEXT[start:].replace(
+        "not_subscribed: -1", 'not_subscribed: "-2 * call_cost"', 1
+    ).replace(
+        'call:\n        not_subscribed: "-2 * call_cost"\n        subscribed: 0',
+        'call:\n        not_subscribed: "-2 * call_cost"\n        subscribed: "-2 * call_cost"',
+        1,
+    ).replace("atMost: 0.6", "atLeast: 0.6", 1)
+    with pytest.raises(PolicyError) as caught:
+        load_utility(text, "utility.yaml")
+    assert [issue.path for issue in caught.value.issues] == ["constraints[1]", "constraints[2]"]
+    assert "'unwanted_calls' cannot be kept together with 'calls_made'" in str(caught.value)
+
+
 def test_a_payoff_that_cannot_be_observed_is_a_warning() -> None:
     """A payoff that depends on the outcome after an action that hides it is lawful, but said."""
     text = TEXT.replace("leave:\n        not_subscribed: 0", "leave:\n        not_subscribed: 0.5", 1)
