@@ -339,7 +339,7 @@ def _quantity(one: QuantityFile) -> Quantity:
 def _stakeholder(one: StakeholderFile, file: UtilityFile) -> Stakeholder:
     constants = {quantity.name: quantity.value for quantity in file.quantities}
     payoffs = tuple(
-        tuple(compile_expression(_text(one.payoffs[action][outcome]), constants) for outcome in file.outcomes)
+        tuple(compile_expression(str(one.payoffs[action][outcome]), constants) for outcome in file.outcomes)
         for action in file.actions
     )
     sensitivity = one.sensitivity or SensitivityFile()
@@ -365,10 +365,6 @@ def _forms(cell: PayoffSensitivityFile) -> Iterator[tuple[Literal["factor", "amo
         yield "factor", cell.factor
     if cell.amount is not None:
         yield "amount", cell.amount
-
-
-def _text(cell: float | str) -> str:
-    return cell if isinstance(cell, str) else repr(cell)
 
 
 def _domains(file: UtilityFile) -> dict[str, Domain]:
