@@ -14,7 +14,7 @@ import numpy as np
 from policies.constraints import Constraint
 from policies.explain import Section, duration
 from policies.sensitivity import STEP
-from policies.thresholds import Region, Typical, TypicalRow, regions, typical_rows
+from policies.thresholds import Region, Typical, TypicalRow, number, regions, typical_rows
 from policies.utility import Stakeholder, UtilitySpec
 from policies.varied_payoffs import Parameter, VariedPayoffs
 
@@ -100,8 +100,11 @@ def _stakeholder(one: Stakeholder, utility: UtilitySpec, rows: Sequence[TypicalR
             for row in rows:
                 own = {field: row.values[field] for field in sorted(cell.fields)}
                 value = float(cell.evaluate({name: np.array([x]) for name, x in own.items()})[0])
-                seen[", ".join(f"{name} {x:,.4g}" for name, x in own.items())] = value
-            values = "; ".join(f"at {at} {_gain(value)}" for at, value in seen.items())
+                seen[tuple(own.items())] = value
+            values = "; ".join(
+                f"at {', '.join(f'{name} {number(x)}' for name, x in at)} {_gain(value)}"
+                for at, value in sorted(seen.items())
+            )
             lines.append(f"{action}, {outcome}: {cell.text}; {values}.")
     if len(lines) == 1:
         lines.append("Nothing, whatever is done.")
@@ -116,7 +119,7 @@ def _formula(text: str, value: float) -> str:
 
 
 def _gain(value: float) -> str:
-    return f"gains {value:,.4g}" if value > 0 else f"loses {-value:,.4g}" if value < 0 else "0"
+    return f"gains {number(value)}" if value > 0 else f"loses {number(-value)}" if value < 0 else "0"
 
 
 def _implied(utility: UtilitySpec, rows: Sequence[TypicalRow]) -> tuple[str, ...]:
@@ -147,19 +150,19 @@ def _constraints(utility: UtilitySpec) -> tuple[str, ...]:
 
 def _bounded(one: Constraint, utility: UtilitySpec) -> str:
     """What is bounded, and by how much, in words."""
-    word, bound = ("at least", one.at_least) if one.at_least is not None else ("at most", one.at_most)
-    number = bound or 0.0
-    share = f"{word} {_percent(number)}"
+    word, found = ("at least", one.at_least) if one.at_least is not None else ("at most", one.at_most)
+    bound = found or 0.0
+    share = f"{word} {_percent(bound)}"
     if one.kind == "utility":
-        return f"a decision earns {word} {number:g} {utility.unit} on average"
+        return f"a decision earns {word} {bound:g} {utility.unit} on average"
     if one.kind == "stakeholder_utility":
         (who,) = (s for s in utility.stakeholders if s.name == one.stakeholder)
-        return f"a decision brings the {who.name} {word} {number:g} {who.unit} on average"
+        return f"a decision brings the {who.name} {word} {bound:g} {who.unit} on average"
     if one.kind == "capacity":
         period = duration(one.period_s or 0)
-        return f"{one.action} {word} {number:g} times in {one.decisions} decisions, which come in {period}"
+        return f"{one.action} {word} {bound:g} times in {one.decisions} decisions, which come in {period}"
     if one.kind == "latency":
-        return f"{_percent(one.share or 0)} of answers come within {duration(number)}"
+        return f"{_percent(one.share or 0)} of answers come within {duration(bound)}"
     what = {
         "action_rate": f"{one.action}",
         "rate_among": f"{one.action} among those who turn out {one.among}",
@@ -167,7 +170,8 @@ def _bounded(one: Constraint, utility: UtilitySpec) -> str:
     }[one.kind.removesuffix("_gap")]
     if one.kind.endswith("_gap"):
         a, b = one.group_names
-        return f"the share of {what} differs by {word} {100 * number:g} points between {a} and {b}"
+        own = "; groups may be decided by rules of their own to hold it" if one.group_prices else ""
+        return f"the share of {what} differs by {word} {100 * bound:g} points between {a} and {b}{own}"
     return f"the share of {what} is {share}"
 
 
@@ -177,7 +181,7 @@ def _doubts(utility: UtilitySpec, typical: Sequence[Typical]) -> tuple[str, ...]
     varied = VariedPayoffs(utility, columns)
     lines = []
     for k, one in enumerate(varied.parameters):
-        text = f"{one.name} is {one.stated:g} {one.unit}, perhaps anything from {one.low:g} to {one.high:g}"
+        text = _in_doubt(one)
         moved = 0.0
         if len(utility.outcomes) == 2 and len(utility.actions) == 2:
             stated, low, high = (_turning(varied, k, x, utility) for x in (one.stated, one.low, one.high))
@@ -192,6 +196,15 @@ def _doubts(utility: UtilitySpec, typical: Sequence[Typical]) -> tuple[str, ...]
                 text += ". No typical threshold moves"
         lines.append((moved, f"{text}.{_why(one, utility)}"))
     return tuple(text for _, text in sorted(lines, key=lambda found: -found[0]))
+
+
+def _in_doubt(one: Parameter) -> str:
+    cell = f"What the {one.owner} gains by {one.action}, {one.outcome}"
+    if one.kind == "factor":
+        return f"{cell} may be off by a factor from {one.low:g} to {one.high:g}"
+    if one.kind == "amount":
+        return f"{cell} may be off by {one.low:g} to {one.high:g} {one.unit}"
+    return f"{one.name} is {one.stated:g} {one.unit}, perhaps anything from {one.low:g} to {one.high:g}"
 
 
 def _turning(varied: VariedPayoffs, k: int, value: float, utility: UtilitySpec) -> float:

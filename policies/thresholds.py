@@ -64,7 +64,7 @@ class TypicalRow:
     @property
     def name(self) -> str:
         """`balance 448`, or `every row` where no payoff reads a field."""
-        return ", ".join(f"{field} {value:,.4g}" for field, value in self.values.items()) or "every row"
+        return ", ".join(f"{field} {number(value)}" for field, value in self.values.items()) or "every row"
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,11 @@ class ThresholdMap:
     threshold: Floats | None
     band_low: Floats | None
     band_high: Floats | None
+
+
+def number(value: float) -> str:
+    """`448`, `0.3625`, `10,510`: four digits, and never a power of ten where people read it."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e12 else f"{value:.4g}"
 
 
 def typical_rows(utility: UtilitySpec, typical: Sequence[Typical]) -> tuple[TypicalRow, ...]:

@@ -47,7 +47,7 @@ class Parameter:
 
 
 def parameters_of(utility: UtilitySpec) -> tuple[Parameter, ...]:
-    """Every number of the spec that has a sensitivity range, in the file's order."""
+    """Every number of the spec with a sensitivity range that is wider than a point, in the file's order."""
     found = [
         Parameter("quantity", one.name, one.value, *one.range, one.unit)
         for one in utility.quantities
@@ -62,7 +62,7 @@ def parameters_of(utility: UtilitySpec) -> tuple[Parameter, ...]:
             found.append(
                 Parameter(one.by, who.name, stated, one.low, one.high, unit, one.action, one.outcome)
             )
-    return tuple(found)
+    return tuple(one for one in found if one.low < one.high)
 
 
 class VariedPayoffs:

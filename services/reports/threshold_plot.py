@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.thresholds import ThresholdMap, TypicalRow
+from policies.thresholds import ThresholdMap, TypicalRow, number
 from policies.utility import UtilitySpec
 
 _INK, _LINE, _MUTED = "#24292f", "#d97706", "#b6bcc4"
@@ -85,5 +85,5 @@ def _marks(axes, found: ThresholdMap, rows: Sequence[TypicalRow]) -> None:  # ty
             continue
         at, chance = row.values[found.field], row.regions[1].start
         axes.plot([at], [chance], marker="o", color=_INK, markersize=6, zorder=3)
-        text = f"{found.field} {at:,.4g}: P = {chance:.3f}"
+        text = f"{found.field} {number(at)}: P = {chance:.3f}"
         axes.annotate(text, (at, chance), (7, 6), textcoords="offset points", fontsize=9, color=_INK)

@@ -135,3 +135,24 @@ def test_typical_values_are_quantiles_of_what_is_there() -> None:
     assert (one.low, one.median, one.high) == (10.0, 50.0, 90.0)
     with pytest.raises(ValueError, match="'x' must have a value"):
         Typical.of("x", np.array([np.nan]))
+
+
+def test_every_kind_of_constraint_and_every_extra_is_said() -> None:
+    """Ten kinds of bounds, abstention, satisfaction and hypotheses, each in its own words; large numbers as digits."""
+    text = (Path(__file__).parent / "lending.yaml").read_text(encoding="utf-8")
+    spec = load_utility(text, "lending.yaml")
+    typical = tuple(Typical(field, 0.0, 1.0, 20_000.0, 0.0, 20_000.0) for field in spec.fields)
+    found = said(text, typical)
+    assert all(f"{one.name}: " in found for one in spec.constraints)
+    for words in (
+        "refer at most 300 times in 1000 decisions, which come in 1 day",
+        "99 % of answers come within 250 ms",
+        "the share of decline among those who turn out repaid differs by at most 5 points between sex = F and",
+        "the share of repaid among those with approve is at least 80 %",
+        "Where the best action is uncertain it is refer, in at most 10 % of decisions",
+        "Users' satisfaction is complaints_per_1000, in complaints per 1,000 decisions, lower is better",
+        "What the lender gains by approve, defaulted may be off by a factor from 0.7 to 1.4",
+        "at amount 20,000 gains 1,600",
+    ):
+        assert words in found
+    assert all(one.statement in found for one in spec.hypotheses)
