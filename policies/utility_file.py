@@ -356,7 +356,8 @@ def _rest(file: UtilityFile, document: Document) -> Iterator[Issue]:
     for action in file.actions:
         for outcome in file.outcomes:
             parts = [
-                (s.weight, constant_payoff(s.payoffs.get(action, {}).get(outcome), file)) for s in file.stakeholders
+                (s.weight, constant_payoff(s.payoffs.get(action, {}).get(outcome), file))
+                for s in file.stakeholders
             ]
             numbers = [weight * cell for weight, cell in parts if weight and isinstance(cell, float)]
             if len(numbers) == sum(1 for weight, _ in parts if weight) and not low <= sum(numbers) <= high:
