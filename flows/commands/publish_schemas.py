@@ -10,7 +10,7 @@ from flows.commands.output import JSON_OPTION, console, fail, print_json
 
 
 def publish_schemas(
-    name: str = typer.Argument("rollout", help="contract, utility, rollout or tests."),
+    name: str = typer.Argument("rollout", help="contract, utility, rollout, scenarios or tests."),
     is_writing: bool = typer.Option(
         False, "--write", help="Write all of them to policies/schemas/ instead of printing one."
     ),

@@ -124,7 +124,7 @@ def test_schema_prints_what_is_published(tmp_path: Path) -> None:
     assert done.output == (POLICIES / "schemas" / "rollout.schema.json").read_text(encoding="utf-8")
     done = RUNNER.invoke(app, ["policy", "schema", "rolout"])
     assert done.exit_code == 1
-    assert "there are contract, rollout, utility, tests" in done.output
+    assert "there are contract, rollout, utility, scenarios, tests" in done.output
 
 
 def test_unknown_drill_is_refused_with_what_there_is() -> None:
