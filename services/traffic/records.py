@@ -97,6 +97,10 @@ def running_file(home: Home) -> Path:
     return home.processes / "running.json"
 
 
+def deaths_file(home: Home) -> Path:
+    return home.processes / "deaths.json"
+
+
 def supervisor_file(home: Home) -> Path:
     return home.processes / "supervisor.pid"
 
@@ -181,6 +185,16 @@ def read_running(home: Home) -> dict[str, RunningProcess]:
 
 def write_running(home: Home, running: Mapping[str, RunningProcess]) -> None:
     write_json(running_file(home), {name: asdict(entry) for name, entry in running.items()})
+
+
+def read_deaths(home: Home, name: str) -> int:
+    """How often the process of this name has died under this supervisor; a dead one is not in running.json."""
+    count = read_object(deaths_file(home)).get(name, 0)
+    return count if isinstance(count, int) else 0
+
+
+def write_deaths(home: Home, deaths: Mapping[str, int]) -> None:
+    write_json(deaths_file(home), dict(deaths))
 
 
 def supervisor_identity(home: Home) -> Identity | None:

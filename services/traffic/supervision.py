@@ -20,11 +20,13 @@ from services.traffic.records import (
     ReleaseCommand,
     RunningProcess,
     at_port,
+    read_deaths,
     read_desired,
     read_running,
     running_file,
     supervisor_file,
     supervisor_identity,
+    write_deaths,
     write_desired,
     write_running,
     write_specs,
@@ -35,6 +37,8 @@ from services.traffic.traffic import Traffic
 
 GRACE_S = 5.0
 """How long a process may take to finish after SIGTERM."""
+MOST_DEATHS = 4
+"""Deaths before it was ever ready after which nobody waits for a process any longer."""
 
 
 def want_release(
@@ -106,13 +110,18 @@ def running(home: Home) -> dict[str, RunningProcess]:
 def wait_ready(home: Home, name: str, timeout_s: float) -> RunningProcess:
     """Wait until the process of this name (a release id, "envoy", a spec's name) is ready.
 
-    Raises: TrafficError after `timeout_s`, or at once when no supervisor runs.
+    Raises: TrafficError after `timeout_s`, after `MOST_DEATHS` deaths of it, or at once when no supervisor runs.
     """
-    deadline = time.monotonic() + timeout_s
+    deadline, deaths_before = time.monotonic() + timeout_s, read_deaths(home, name)
     while True:
         found = running(home).get(name)
         if found is not None and found.ready:
             return found
+        if read_deaths(home, name) - deaths_before >= MOST_DEATHS:
+            raise TrafficError(
+                f"{name} died {MOST_DEATHS} times before it was ready: {_last_line(home, name)}; "
+                f"all its output: {home.processes / f'{name}.log'}"
+            )
         if supervisor_identity(home) is None:
             raise TrafficError(
                 f"{name} cannot become ready: no supervisor runs for {home.root}; `trimtab up`"
@@ -123,6 +132,15 @@ def wait_ready(home: Home, name: str, timeout_s: float) -> RunningProcess:
                 f"{name} {state} after {timeout_s} s; its output: {home.processes / f'{name}.log'}"
             )
         time.sleep(0.1)
+
+
+def _last_line(home: Home, name: str) -> str:
+    """What it said last that was not indented, which is where a traceback names its error."""
+    log = home.processes / f"{name}.log"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    said = [line for line in lines if line.strip() and not line.startswith((" ", "\t"))]
+    errors = [line for line in said if "Error" in line]
+    return (errors or said or ["it said nothing"])[-1]
 
 
 def start_supervisor(
@@ -144,6 +162,7 @@ def start_supervisor(
     home.processes.mkdir(parents=True, exist_ok=True)
     home.traffic.mkdir(parents=True, exist_ok=True)
     write_specs(home, specs)
+    write_deaths(home, {})
     if settings is not None:
         write_settings(home, settings)
     argv = [sys.executable, "-m", "services.traffic.supervisor"]

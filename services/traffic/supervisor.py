@@ -43,6 +43,7 @@ from services.traffic.records import (
     read_running,
     read_specs,
     supervisor_file,
+    write_deaths,
     write_desired,
     write_running,
 )
@@ -236,6 +237,7 @@ class Supervisor:
         )
         owned.process, owned.ready, owned.look, owned.failed_looks = None, False, None, 0
         owned.restarts += 1
+        write_deaths(self._home, {name: one.restarts for name, one in self._owned.items()})
 
     def _start(self, name: str, owned: Owned, now: float) -> None:
         try:

@@ -35,10 +35,10 @@ def judge(*arguments: str) -> tuple[int, str]:
 
 def write_history(path: Path) -> None:
     """Two minutes at 25 % and 20 units a second; nobody fails, nobody is slow, the canary earns as much."""
-    lines = ["at,unit,assigned,failed,duration_ms,payoff"]
+    lines = ["at,unit,assigned,failed,duration_ms,differs,payoff"]
     for i in range(2_400):
         lines.append(
-            f"{1000 + i / 20},u{i},{'canary' if i % 4 == 0 else 'stable'},0,9,{13 if i % 9 == 0 else -1}"
+            f"{1000 + i / 20},u{i},{'canary' if i % 4 == 0 else 'stable'},0,9,1,{13 if i % 9 == 0 else -1}"
         )
     path.write_text("\n".join(lines), encoding="utf-8")
 

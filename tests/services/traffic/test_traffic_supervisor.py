@@ -222,13 +222,14 @@ def test_it_survives_its_parent(home: Home) -> None:
 
 
 def test_what_cannot_start_says_where_to_look(home: Home) -> None:
-    """A process that dies at once is started again with back-off, and waiting for it names its log."""
-    broken = ProcessSpec("broken", (sys.executable, "-c", "exit(3)"), {}, "/", "http://127.0.0.1:1/x", 0.1)
+    """A process that dies at once is started again, ever later; waiting ends after some deaths, with its last word."""
+    program = "import sys; print('  at line 3', file=sys.stderr); raise ValueError('no weights')"
+    broken = ProcessSpec("broken", (sys.executable, "-c", program), {}, "/", "http://127.0.0.1:1/x", 0.1)
     start_supervisor(home, [broken])
-    with pytest.raises(TrafficError, match=r"broken\.log"):
-        wait_ready(home, "broken", 2.0)
+    with pytest.raises(TrafficError, match=r"died 4 times .*: ValueError: no weights; .*broken\.log"):
+        wait_ready(home, "broken", 60.0)
     deaths = (home.processes / "supervisor.log").read_text().count("event=died name=broken")
-    assert 3 <= deaths <= 6
+    assert 4 <= deaths <= 6
     stop_supervisor(home)
     with pytest.raises(TrafficError, match="no supervisor"):
         wait_ready(home, "broken", 2.0)
