@@ -22,7 +22,9 @@ def simulate(
     service: str = typer.Argument("telemarketing", help="The decision service (a folder in policies/)."),
     what_if: bool = typer.Option(False, "--what-if", help="Monte-Carlo over assumed effects and traffic."),
     history: str = typer.Option(
-        None, "--history", help="Judge again: a file of decisions (.csv, .parquet), the id of a rollout, or `last`."
+        None,
+        "--history",
+        help="Judge again: a file of decisions (.csv, .parquet), the id of a rollout, or `last`.",
     ),
     compare: Path = typer.Option(
         None, "--compare", help="A second rollout.yaml, on the same seeds or the same history."
