@@ -11,10 +11,12 @@ from typing import Any
 import typer
 
 from flows.commands import (
+    benchmark_group,
     drill_candidate,
     inspect_records,
     operate_rollout,
     policy_group,
+    recalibrate,
     replay_traffic,
     run_main_job,
     schedule_releases,
@@ -41,7 +43,9 @@ for part in (
     inspect_records,
     policy_group,
     utility_group,
+    benchmark_group,
     schedule_releases,
+    recalibrate,
 ):
     part.register(app)
 

@@ -104,6 +104,11 @@ class Home:
         return self.root / "data"
 
     @property
+    def benchmarks(self) -> Path:
+        """Frozen evaluation sets, `<service>/<name>-v<version>/`; immutable."""
+        return self.root / "benchmarks"
+
+    @property
     def reports(self) -> Path:
         """Evidently workspace."""
         return self.root / "reports"
