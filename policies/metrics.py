@@ -97,6 +97,9 @@ _ALL = (
     _value("alignment_gap", "alignment", "lost per 1,000 decisions to the best point", "more", 0),
     _value("group_call_rate_gap", "alignment", "difference of the groups' action rates", "more", 0, 1),
     _value("failed_scenarios", "alignment", "scenarios of scenarios.yaml whose bound is broken", "more", 0),
+    _value(
+        "constraints_broken", "alignment", "constraints the operating point breaks on rows seen", "more", 0
+    ),
     _value("customer_utility", "alignment", "the customer's utility per decision", "less"),
 )
 METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _ALL}

@@ -71,6 +71,16 @@ class PointProof:
         """Whether every constraint is kept on validation rows, with its margin."""
         return all(one.is_kept for one in self.kept)
 
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """Constraints whose value breaks the bound, or is not there, on validation rows or on the later ones.
+
+        One that is kept without its margin is not among them.
+        """
+        return tuple(
+            one.constraint for one in self.kept if one.verdict == "broken" or one.is_kept_on_test is False
+        )
+
     def sentences(self) -> tuple[str, ...]:
         """One per constraint; where not all can be kept, first which, and how close the point comes."""
         found = [one.sentence() for one in self.kept]

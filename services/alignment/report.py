@@ -160,11 +160,14 @@ class AlignmentReport:
     def measured(self) -> dict[str, Measured]:
         """The metrics of the alignment gates; one that could not be measured is absent, never zero.
 
-        `<stakeholder>_utility` for each stakeholder; `group_call_rate_gap` is the widest gap of any constraint.
+        `<stakeholder>_utility` for each stakeholder; `group_call_rate_gap` is the widest gap of any constraint;
+        `constraints_broken` counts those that the point's proof shows broken, on validation rows or on these.
         """
         found = {"gain_over_trivial": self.gain_over_trivial, "alignment_gap": self.alignment_gap}
         if self.gain_over_champion is not None:
             found["gain_over_champion"] = self.gain_over_champion
+        if self.proof is not None:
+            found["constraints_broken"] = Measured(float(len(self.proof.broken)), n=self.n)
         if self.group_gaps:
             found["group_call_rate_gap"] = max(self.group_gaps.values(), key=lambda gap: gap.value)
         return found | {f"{row.name}_utility": row.utility for row in self.stakeholders}

@@ -20,6 +20,7 @@ def alignment(**changes: Measured | None) -> dict[str, Measured]:
         "gain_over_trivial": Measured(0.08, -0.01, 0.17, 4000),
         "gain_over_champion": Measured(0.02, -0.1, 0.14, 4000),
         "customer_utility": Measured(-0.24, -0.26, -0.22, 4000),
+        "constraints_broken": Measured(0.0, n=4000),
         "failed_scenarios": Measured(0.0, n=4000),
         **changes,
     }
@@ -45,6 +46,7 @@ def test_offline_stage_passes_on_measurements() -> None:
         ({"gain_over_champion": None}, "no_data", ReasonCode.NO_DATA),
         ({"customer_utility": Measured(-0.41, -0.43, -0.39, 4000)}, "fail", ReasonCode.BOUND_EXCEEDED),
         ({"customer_utility": None}, "no_data", ReasonCode.NO_DATA),
+        ({"constraints_broken": Measured(1.0, n=4000)}, "fail", ReasonCode.BOUND_EXCEEDED),
     ],
 )
 def test_offline_stage_never_passes_on_less(
@@ -65,6 +67,7 @@ def test_first_release_needs_no_champion() -> None:
         "better-than-trivial",
         "surely-not-much-worse-than-trivial",
         "customers-spared",
+        "constraints",
         "scenarios",
     }
 

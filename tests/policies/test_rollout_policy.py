@@ -78,11 +78,11 @@ def test_digest_is_of_the_meaning() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("{absolute: 0.30}", "{absolute: 0}", "'gates[11].niMargin.absolute' must be > tolerance 0: 0"),
+        ("{absolute: 0.30}", "{absolute: 0}", "'gates[13].niMargin.absolute' must be > tolerance 0: 0"),
         ("{absolute: 0} ", "{absolute: 0.4} ", "niMargin.absolute' must be > tolerance 0.4: 0.3"),
         ("{absolute: 0} ", "{absolute: -0.1} ", "tolerance.absolute' must be >= 0: -0.1"),
         ("metric: slow_share", "metric: slow_shares", "did you mean 'slow_share'?"),
-        ("budget: 250ms ", "# ", "'gates[10].budget' is missing"),
+        ("budget: 250ms ", "# ", "'gates[12].budget' is missing"),
         (
             "metric: utility ",
             "metric: disagreement ",

@@ -1,12 +1,15 @@
 """Alignment beyond the gap: families of rules, time, regret, misplaced thresholds, domains and hypotheses."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from policies.evidence import Measured
 from policies.operating_point import OperatingPoint, threshold_of
+from policies.point_proof import PointProof
 from policies.point_search import check_point, search_point
 from policies.utility import UtilitySpec, load_utility, realised_utility
 from services.alignment.align import align
@@ -187,6 +190,7 @@ def test_domains_hypotheses_and_agreement_are_told(utility: UtilitySpec) -> None
     assert [row.verdict for row in report.hypotheses] == ["kept", "refuted", "kept", "not measured"]
     assert report.proof is not None
     assert report.proof.is_met
+    assert report.measured()["constraints_broken"] == Measured(0.0, n=4000)
     assert "group_call_rate_gap" not in report.measured()  # the gap is among sales only, another quantity
     assert [one.name for one in report.stakeholders] == ["shop", "customer"]
     acted = point.choose(utility.payoffs(columns), p) == 1
@@ -198,3 +202,22 @@ def test_domains_hypotheses_and_agreement_are_told(utility: UtilitySpec) -> None
     earned = realised_utility(utility.payoffs(columns), acted.astype(np.intp), outcomes)
     assert group.decided_best == pytest.approx((earned >= best)[young].mean())
     assert group.regret == pytest.approx((best - earned)[young].mean())
+
+
+def test_broken_constraints_are_counted_once(utility: UtilitySpec) -> None:
+    """Broken on the rows the point was found on, on later ones, or on both: one each; a missing margin is none."""
+    p, columns, outcomes = world(4000, seed=5)
+    point = search_point(utility, columns, probabilities=p, outcomes=outcomes)
+    assert point.proof is not None
+    first, second, *rest = point.proof.kept
+    kept = (
+        replace(first, verdict="broken", is_kept_on_test=False),
+        replace(second, verdict="kept", is_kept_on_test=False),
+        *(replace(one, verdict="unsure", is_kept_on_test=True) for one in rest),
+    )
+    report = align(
+        probabilities=p, columns=columns, outcomes=outcomes, utility=utility,
+        operating_point=replace(point, proof=PointProof(kept)), seed=0, resamples=20,
+    )  # fmt: skip
+    assert rest
+    assert report.measured()["constraints_broken"].value == 2.0
