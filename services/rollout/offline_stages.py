@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from policies.evidence import Measured
 from policies.operating_point import OperatingPoint
 from policies.point_search import check_point, search_point
-from services.alignment.scenario_rows import Bench, served_fields
+from services.alignment.scenario_rows import Bench, Score, served_fields
 from services.alignment.study import AlignmentStudy, study
 from services.data.checks import ContractReport, check
 from services.data.splits import by_event_time, to_arrays
@@ -146,11 +146,33 @@ def align_thresholds(job: ReleaseJob, training: Training, slices: TimeSlices) ->
 
     Raises StageRefused.
     """
+    columns, outcomes = _labelled(slices.test, job)
+    return judge_point(
+        job,
+        _operating_point(job, training, slices),
+        columns,
+        outcomes=outcomes,
+        times=np.asarray(columns[job.policies.contract.event_time], dtype=np.float64),
+        score=training.chosen.probabilities,
+    )
+
+
+def judge_point(
+    job: ReleaseJob,
+    point: OperatingPoint,
+    columns: Columns,
+    *,
+    outcomes: NDArray[np.int64],
+    times: NDArray[np.float64],
+    score: Score,
+) -> OperatingPoint:
+    """Alignment stage of `point` on these rows, outcomes and `times` (epoch s, rising) (n,); the point, proved there.
+
+    `score` gives calibrated probabilities (n, O) of columns. Raises StageRefused.
+    """
     policies = job.policies
     utility = policies.utility
-    columns, outcomes = _labelled(slices.test, job)
-    probabilities = training.chosen.probabilities(columns)
-    point = _operating_point(job, training, slices)
+    probabilities = score(columns)
     point = check_point(point, utility, columns, probabilities=probabilities, outcomes=outcomes)
 
     def gather() -> AlignmentStudy:
@@ -163,10 +185,10 @@ def align_thresholds(job: ReleaseJob, training: Training, slices: TimeSlices) ->
             utility=utility,
             columns=columns,
             outcomes=outcomes,
-            times=np.asarray(columns[policies.contract.event_time], dtype=np.float64),
+            times=times,
             probabilities=probabilities,
             operating_point=point,
-            score=training.chosen.probabilities,
+            score=score,
             fields=served_fields(policies.contract, utility),
         )
         found = study(bench, champion=champion, scenarios=policies.scenarios, seed=job.seed)

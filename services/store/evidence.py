@@ -84,6 +84,20 @@ def first_decisions(
     return _window(found, through=through, limit=limit)
 
 
+def delivered_decisions(db: Database, *, since: float, through: float, limit: int) -> tuple[DecidedUnit, ...]:
+    """Every delivered decision taken in [since, through], repeated units included; the newest `limit` in time order."""
+    d, o = tables.decisions.alias("d"), tables.outcomes.alias("o")
+    query = (
+        select(d.c.decision_id, d.c.at, d.c.assigned, d.c.release, d.c.action, d.c.row, o.c.outcome)
+        .select_from(d.outerjoin(o, o.c.decision_id == d.c.decision_id))
+        .where(d.c.shadow.is_(False), d.c.at >= since, d.c.at <= through, _is_delivered(d, "retried"))
+        .order_by(d.c.at.desc(), d.c.seq.desc())
+        .limit(limit)
+    )
+    with db.read() as connection:
+        return tuple(DecidedUnit(*row) for row in connection.execute(query))[::-1]
+
+
 def shadow_pairs(
     db: Database, *, since: float, settled_at: float, after: float, through: float, limit: int, candidate: str
 ) -> Window[ShadowPair]:

@@ -19,6 +19,7 @@ from services.training.errors import TrainingError
 
 _PRIOR_ROWS = 1.0  # strength of the pull towards slope 1, bias 0, in rows
 _NEWTON_STEPS = 50
+LEAST_SLOPE = 0.01
 
 
 @dataclass(frozen=True)
@@ -37,22 +38,34 @@ class Calibration:
     def fit(cls, logits: NDArray[np.floating[Any]], outcomes: NDArray[np.integer[Any]]) -> "Calibration":
         """Least log loss on (n, O) `logits` and (n,) outcome indices, by Newton's method on a convex loss.
 
-        A slope at or below 0 would turn the ranking round: then the slope is fixed at 0.01 and only the
-        bias is fitted.
+        A slope at or below 0 would turn the ranking round: then the slope is fixed at LEAST_SLOPE and only
+        the bias is fitted.
         Raises TrainingError without rows, on bad shapes, or on non-finite logits.
         """
         scores = np.asarray(logits, dtype=np.float64)
         labels = np.asarray(outcomes)
-        if scores.ndim != 2 or labels.shape != scores.shape[:1] or not len(labels):
-            raise TrainingError(f"logits (n, O) and outcomes (n,) must agree: {scores.shape}, {labels.shape}")
-        if not np.isfinite(scores).all():
-            raise TrainingError("logits must be finite")
+        _check(scores, labels)
         free = _newton(scores, labels, np.concatenate([[1.0], np.zeros(scores.shape[1])]), fixed_slope=False)
-        if free[0] <= 0.01:
-            start = np.concatenate([[0.01], np.zeros(scores.shape[1])])
+        if free[0] <= LEAST_SLOPE:
+            start = np.concatenate([[LEAST_SLOPE], np.zeros(scores.shape[1])])
             free = _newton(scores, labels, start, fixed_slope=True)
         bias = free[1:] - free[1]
         return cls(float(free[0]), tuple(float(b) for b in bias))
+
+    def with_new_base_rate(
+        self, logits: NDArray[np.floating[Any]], outcomes: NDArray[np.integer[Any]]
+    ) -> "Calibration":
+        """The same slope; the bias moved to the least log loss on (n, O) `logits` and (n,) outcome indices.
+
+        Under a pure shift of the base rates the logarithm of each class's odds moves by a constant, and this finds it.
+        Raises TrainingError as `fit` does.
+        """
+        scores = self.slope * np.asarray(logits, dtype=np.float64) + np.asarray(self.bias)
+        labels = np.asarray(outcomes)
+        _check(scores, labels)
+        moved = _newton(scores, labels, np.concatenate([[1.0], np.zeros(scores.shape[1])]), fixed_slope=True)
+        bias = np.asarray(self.bias) + moved[1:]
+        return Calibration(self.slope, tuple(float(b) for b in bias - bias[0]))
 
     def apply(self, logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """(n, O) probabilities, rows summing to 1, from (n, O) logits."""
@@ -103,6 +116,13 @@ def calibration_error(
         ]
         errors.append(sum(gaps) / len(outcomes))
     return float(np.mean(errors))
+
+
+def _check(scores: NDArray[np.float64], labels: NDArray[Any]) -> None:
+    if scores.ndim != 2 or labels.shape != scores.shape[:1] or not len(labels):
+        raise TrainingError(f"logits (n, O) and outcomes (n,) must agree: {scores.shape}, {labels.shape}")
+    if not np.isfinite(scores).all():
+        raise TrainingError("logits must be finite")
 
 
 def _loss(parameters: NDArray[np.float64], scores: NDArray[np.float64], labels: NDArray[Any]) -> float:

@@ -1,0 +1,144 @@
+"""Rows with outcomes to recalibrate on: from the store's decisions, or from a file; in time order.
+
+An outcome counts only after an action that reveals it (`outcomeKnownAfter` in utility.yaml); the rows of all other
+decisions are kept without one, because rates of acting are over all decisions. Outcomes are read up to where the
+feed is complete, so that slow ones are not taken for none.
+Must never import Prefect, sqlalchemy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import orjson
+import polars as pl
+from numpy.typing import NDArray
+
+from policies.digest import canonical_sha256
+from services.data.checks import check
+from services.data.splits import by_event_time, to_arrays
+from services.rollout.policy_set import PolicySet
+from services.serving.row_check import RowCheck
+from services.store import decisions as store
+from services.store.database import Database
+from services.store.evidence import DecidedUnit, delivered_decisions
+from services.training.preprocessing import Columns
+from services.training.time_slices import UNLABELLED, labelled_rows, outcome_indices
+
+MOST_DECISIONS = 200_000
+UNREADABLE = "rows that today's contract refuses"
+UNSETTLED = "acted on, but no known outcome recorded"
+YOUNG = "no outcome in the file"
+
+
+class RecalibrationError(RuntimeError):
+    """There is nothing that a release could be recalibrated on; the text says what there is."""
+
+
+@dataclass(frozen=True)
+class OutcomeRows:
+    """`columns` (n,) each, `outcomes` (n,) indices or UNLABELLED where nobody saw one, `times` (n,) epoch s, rising.
+
+    `left_out`: how many rows are not among them, by reason; `digest` names their content.
+    """
+
+    columns: Columns
+    outcomes: NDArray[np.int64]
+    times: NDArray[np.float64]
+    source: str
+    digest: str
+    left_out: Mapping[str, int]
+
+    def __len__(self) -> int:
+        return len(self.outcomes)
+
+    @property
+    def is_seen(self) -> NDArray[np.bool_]:
+        """(n,) whether the outcome is known."""
+        seen: NDArray[np.bool_] = self.outcomes != UNLABELLED
+        return seen
+
+    def part(self, which: slice) -> OutcomeRows:
+        """Some of the rows."""
+        columns = {name: values[which] for name, values in self.columns.items()}
+        return OutcomeRows(
+            columns, self.outcomes[which], self.times[which], self.source, self.digest, self.left_out
+        )
+
+
+def rows_of_store(db: Database, policies: PolicySet, *, since: float, now: float) -> OutcomeRows:
+    """The service's delivered decisions from `since` on, old enough for their outcomes; the newest 200,000.
+
+    Raises RecalibrationError without a decision, or where the feed has never said how far it is complete.
+    """
+    contract, utility = policies.contract, policies.utility
+    watermark = store.watermark(db)
+    if watermark is None:
+        raise RecalibrationError(
+            "the outcome feed has never posted a watermark: nobody knows which outcomes are complete"
+        )
+    through = min(now, watermark) - policies.rollout.maturity_s
+    found = delivered_decisions(db, since=since, through=through, limit=MOST_DECISIONS)
+    decided = [one for one in found if one.release.rpartition("-")[0] == policies.service]
+    accepts = RowCheck(contract.columns, payoff_fields=utility.fields)
+    kept: list[DecidedUnit] = []
+    rows: list[dict[str, object]] = []
+    outcomes: list[int] = []
+    left_out = {UNREADABLE: 0, UNSETTLED: 0}
+    for one in decided:
+        row = orjson.loads(one.row)
+        reveals = one.action in utility.outcome_known_after
+        if not accepts.takes(row):
+            left_out[UNREADABLE] += 1
+        elif reveals and one.outcome not in utility.outcomes:
+            left_out[UNSETTLED] += 1
+        else:
+            kept.append(one)
+            rows.append(row)
+            outcomes.append(utility.outcomes.index(str(one.outcome)) if reveals else UNLABELLED)
+    if not kept:
+        raise RecalibrationError(
+            f"no decision of {policies.service} to recalibrate on: {len(decided):,} taken since then and old enough; "
+            + ", ".join(f"{count:,} {why}" for why, count in left_out.items())
+        )
+    return OutcomeRows(
+        columns=accepts.to_columns(rows),
+        outcomes=np.array(outcomes, dtype=np.int64),
+        times=np.array([one.at for one in kept]),
+        source="decisions of the store",
+        digest=canonical_sha256([[one.decision_id, seen] for one, seen in zip(kept, outcomes, strict=True)]),
+        left_out=left_out,
+    )
+
+
+def rows_of_file(delivered: pl.DataFrame, policies: PolicySet, *, folder: Path, source: str) -> OutcomeRows:
+    """The rows that keep the contract and have an outcome; snapshot and quarantine are written to `folder`.
+
+    Raises RecalibrationError where the file as a whole breaks the contract, TrainingError without an outcome.
+    """
+    contract, utility = policies.contract, policies.utility
+    report = check(
+        delivered, contract, quarantine=folder / "quarantine.parquet", snapshot=folder / "snapshot.parquet"
+    )
+    if report.failed:
+        raise RecalibrationError("; ".join(rule.sentence() for rule in report.failed))
+    ordered = by_event_time(pl.read_parquet(report.snapshot), contract, start=0.0, stop=1.0)
+    columns = to_arrays(ordered, contract)
+    labels = outcome_indices(
+        columns[contract.label], label_outcomes=contract.label_outcomes, outcomes=utility.outcomes
+    )
+    known, outcomes = labelled_rows(columns, labels)
+    return OutcomeRows(
+        columns=known,
+        outcomes=outcomes,
+        times=np.asarray(known[contract.event_time], dtype=np.float64),
+        source=source,
+        digest=report.snapshot_digest,
+        left_out={
+            UNREADABLE: report.quarantined,
+            YOUNG: len(labels) - len(outcomes),
+        },
+    )

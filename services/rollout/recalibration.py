@@ -1,0 +1,260 @@
+"""Makes a small release of an old one: the same weights, the map to probabilities and the operating point found anew.
+
+The rows are cut in the order of time. On the earlier part the map is fitted and the operating point found; the later
+part judges both, by the alignment stage's own gates, against the champion. Where the rows come from live decisions, the
+outcomes that nobody saw are drawn, in each part from a map fitted on that part's own seen outcomes: what the gates say
+of a row on which nobody has acted is then the model's word, and how many these are is said with the result.
+Must never import Prefect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.point_search import search_point
+from policies.utility import UtilitySpec, realised_utility
+from services.ledger.ledger import append
+from services.rollout.offline_stages import judge_point
+from services.rollout.outcome_rows import OutcomeRows, RecalibrationError
+from services.rollout.release_job import ReleaseJob
+from services.serving.build import sources_digest
+from services.serving.release import Release, write_release
+from services.serving.scorer import Scorer
+from services.training.calibration import LEAST_SLOPE, Calibration
+from services.training.forward import Architecture, Weights, forward
+from services.training.preprocessing import Columns, Preprocessing
+from services.training.recalibrate import (
+    LEAST_JUDGED,
+    Method,
+    Recalibration,
+    complete,
+    recalibrate,
+    require_outcomes,
+)
+
+EARLIER = 2 / 3
+
+
+@dataclass(frozen=True)
+class _Recalibrated:
+    """The parent's model under the new map: what write_release reads of a candidate."""
+
+    weights: Weights
+    architecture: Architecture
+    preprocessing: Preprocessing
+    calibration: Calibration
+    outcomes: tuple[str, ...]
+
+    def logits(self, columns: Columns) -> NDArray[Any]:
+        return forward(self.architecture, self.weights, self.preprocessing.transform(columns))
+
+    def probabilities(self, columns: Columns) -> NDArray[np.float64]:
+        return self.calibration.apply(self.logits(columns))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """On the later rows: what parent and new release earn a decision, and how often they act.
+
+    `seen_gain`: the part of the gain that rests on seen outcomes; `unseen_acts`: rows without a seen outcome on which
+    the new release would act and the parent would not.
+    """
+
+    rows: int
+    seen: int
+    before: float
+    after: float
+    seen_gain: float
+    acts_before: float
+    acts_after: float
+    unseen_acts: int
+
+
+@dataclass(frozen=True)
+class RecalibratedRelease:
+    """The new release, what it was made of, and what it earns on later rows."""
+
+    release: Release
+    parent: str
+    fitted: Recalibration
+    rows: OutcomeRows
+    fitted_rows: int
+    judged: Judged
+    unit: str
+
+    def sentences(self) -> tuple[str, ...]:
+        """For people, one fact a line."""
+        seen, judged = int(self.rows.is_seen.sum()), self.judged
+        lines = [
+            f"{len(self.rows):,} rows ({self.rows.source}), {seen:,} of them with a known outcome; "
+            f"the outcomes of the other {len(self.rows) - seen:,} were not seen",
+            *(f"left out: {count:,} {why}" for why, count in self.rows.left_out.items() if count),
+            f"{self.fitted.method} on the earlier {self.fitted_rows:,}: log loss {self.fitted.loss_before:.4f} → "
+            f"{self.fitted.loss_after:.4f} nats",
+            f"on the later {judged.rows:,} ({judged.seen:,} outcomes seen): {judged.before:+.4f} → {judged.after:+.4f} "
+            f"{self.unit} a decision; acts on {judged.acts_before:.1%} → {judged.acts_after:.1%}",
+        ]
+        if self.fitted.calibration.slope <= LEAST_SLOPE:
+            lines.append(
+                "the scores no longer tell the outcomes of these rows apart: what is left is the base rate and "
+                "each row's payoffs. Retrain"
+            )
+        if judged.seen < judged.rows:
+            lines.append(
+                f"of that gain {judged.seen_gain:+.4f} was seen; it newly acts on {judged.unseen_acts:,} rows whose "
+                "outcome nobody saw: there it is the model's word, until the canary tries it. Assumed: what was done "
+                "rested on the row and the release alone"
+            )
+        return tuple(lines)
+
+    def to_json(self) -> dict[str, object]:
+        """All of it, JSON-safe."""
+        return {
+            "release": self.release.id,
+            "parent": self.parent,
+            "method": self.fitted.method,
+            "calibration": self.fitted.calibration.to_json(),
+            "source": self.rows.source,
+            "rows": len(self.rows),
+            "seen": int(self.rows.is_seen.sum()),
+            "left_out": dict(self.rows.left_out),
+            "fitted": {
+                "rows": self.fitted_rows,
+                "outcomes": list(self.fitted.seen),
+                "log_loss_before": self.fitted.loss_before,
+                "log_loss_after": self.fitted.loss_after,
+            },
+            "judged": {**vars(self.judged)},
+        }
+
+
+def recalibrate_release(
+    job: ReleaseJob, parent: Release, rows: OutcomeRows, *, method: Method
+) -> RecalibratedRelease:
+    """Make, judge and pack the release that `parent` becomes on these rows, which must be later than its own.
+
+    Raises TrainingError for too few outcomes, StageRefused where the alignment gates refuse it, RecalibrationError
+    where the parent decides between other actions or outcomes than the policies say.
+    """
+    utility, scorer = job.policies.utility, Scorer.load(parent)
+    _check_same(parent, scorer.utility, utility)
+    cut = round(len(rows) * EARLIER)
+    earlier, later = rows.part(slice(0, cut)), rows.part(slice(cut, None))
+    logits = forward(scorer.architecture, scorer.weights, scorer.preprocessing.transform(rows.columns))
+    fitted = recalibrate(
+        scorer.calibration, logits[:cut], earlier.outcomes, method=method, names=utility.outcomes
+    )
+    require_outcomes(later.outcomes, names=utility.outcomes, least=LEAST_JUDGED, what="to judge the result")
+    earlier_outcomes, later_outcomes = (
+        complete(scorer.calibration, some, part.outcomes, method=method, seed=job.seed)
+        for some, part in ((logits[:cut], earlier), (logits[cut:], later))
+    )
+    candidate = _Recalibrated(
+        scorer.weights, scorer.architecture, scorer.preprocessing, fitted.calibration, utility.outcomes
+    )
+    point = search_point(
+        utility,
+        earlier.columns,
+        probabilities=fitted.calibration.apply(logits[:cut]),
+        outcomes=earlier_outcomes,
+    )
+    point = judge_point(
+        job,
+        point,
+        later.columns,
+        outcomes=later_outcomes,
+        times=later.times,
+        score=candidate.probabilities,
+    )
+    release = write_release(
+        job.home.releases,
+        service=job.policies.service,
+        candidate=candidate,
+        operating_point=point,
+        policies=job.policies.texts,
+        provenance=_provenance(job, parent, rows, fitted),
+        created_at=job.clock(),
+    )
+    payoffs = utility.payoffs(later.columns)
+    actions = point.choose(
+        payoffs, candidate.probabilities(later.columns), utility=utility, columns=later.columns
+    )
+    judged = _judged(
+        scorer.decide(later.columns).actions, actions, payoffs, later_outcomes, later.is_seen, utility
+    )
+    made = RecalibratedRelease(release, parent.id, fitted, rows, cut, judged, utility.unit)
+    for kind, body in (
+        ("recalibrated", {"job": job.name, **made.to_json()}),
+        (
+            "release_packed",
+            {"job": job.name, "release": release.id, "content_digest": release.content_digest},
+        ),
+    ):
+        append(job.db, kind, body, service=job.policies.service, rollout_id=None, at=job.clock())
+    return made
+
+
+def _check_same(parent: Release, its: UtilitySpec, current: UtilitySpec) -> None:
+    pairs: Sequence[tuple[str, object, object]] = (
+        ("actions", its.actions, current.actions),
+        ("outcomes", its.outcomes, current.outcomes),
+    )
+    for what, theirs, ours in pairs:
+        if theirs != ours:
+            raise RecalibrationError(
+                f"the {what} of {parent.id} must be those of utility.yaml, {ours}: {theirs}"
+            )
+
+
+def _judged(
+    before: NDArray[np.intp],
+    after: NDArray[np.intp],
+    payoffs: NDArray[np.float64],
+    outcomes: NDArray[np.int64],
+    is_seen: NDArray[np.bool_],
+    utility: UtilitySpec,
+) -> Judged:
+    earned = [realised_utility(payoffs, actions, outcomes) for actions in (before, after)]
+    default = utility.default_index
+    return Judged(
+        rows=len(outcomes),
+        seen=int(is_seen.sum()),
+        before=float(earned[0].mean()),
+        after=float(earned[1].mean()),
+        seen_gain=float(np.where(is_seen, earned[1] - earned[0], 0.0).mean()),
+        acts_before=float((before != default).mean()),
+        acts_after=float((after != default).mean()),
+        unseen_acts=int((~is_seen & (before == default) & (after != default)).sum()),
+    )
+
+
+def _provenance(
+    job: ReleaseJob, parent: Release, rows: OutcomeRows, fitted: Recalibration
+) -> dict[str, object]:
+    """What the weights came from is the parent's; what is new says so."""
+    policies = job.policies
+    return {
+        **parent.provenance,
+        "job": job.name,
+        "parent": parent.id,
+        "recalibration": {
+            "method": fitted.method,
+            "rows": len(rows),
+            "seen": int(rows.is_seen.sum()),
+            "rows_digest": rows.digest,
+            "source": rows.source,
+            "from": float(rows.times[0]),
+            "to": float(rows.times[-1]),
+        },
+        "contract_digest": policies.contract.digest,
+        "utility_digest": policies.utility.digest,
+        "rollout_digest": policies.rollout.digest,
+        "scenarios_digest": None if policies.scenarios is None else policies.scenarios.digest,
+        "code_version": job.code_version,
+        "sources_digest": sources_digest(),
+    }
