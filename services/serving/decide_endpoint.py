@@ -10,11 +10,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+from urllib.parse import parse_qsl
 
 import orjson
 
 from services.serving.decider import Decider
 from services.serving.decision_log import DecisionLogError
+from services.serving.explanation import MAX_EXPLAINED_ROWS
 from services.serving.fault import InjectedFault
 from services.serving.request_mark import read_mark
 from services.serving.row_check import RowRefused
@@ -85,11 +87,28 @@ class DecideEndpoint:
         if self._decider is None:
             raise _Refused(503, "the release is not ready")
         mark = read_mark(scope["headers"], new_id=self._decider.stamps.new_id)
+        is_explained = _asks_to_explain(scope)
         rows, is_batch = _rows(await _body(scope, receive))
-        answers = await self._decider.decide(mark, rows)
+        if is_explained and len(rows) > MAX_EXPLAINED_ROWS:
+            what = f"'rows' must hold at most {MAX_EXPLAINED_ROWS} rows with explain=true: {len(rows)}"
+            raise RowRefused("rows", what, value=len(rows), bound=MAX_EXPLAINED_ROWS)
+        answers = await self._decider.decide(mark, rows, is_explained=is_explained)
         if is_batch:
             return orjson.dumps({"release": self._decider.release_id, "decisions": answers})
         return orjson.dumps(answers[0])
+
+
+def _asks_to_explain(scope: Scope) -> bool:
+    query = scope.get("query_string", b"")
+    if not query:
+        return False
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    asked = [value for name, value in pairs if name == "explain"]
+    if len(asked) > 1 or not {"true", "false"}.issuperset(asked):
+        text = ", ".join(asked)
+        what = f"'explain' must be true or false, once: {text[:80]!r}"
+        raise RowRefused("explain", what, value=text, bound=["true", "false"])
+    return asked == ["true"]
 
 
 def _rows(body: bytes) -> tuple[list[object], bool]:

@@ -15,6 +15,7 @@ import numpy as np
 from policies.operating_point import OperatingPoint
 from services.data.contract import DataContract, load_contract
 from services.serving.decision_log import DecisionLog, DecisionRecord
+from services.serving.explanation import Explainer, Explanation
 from services.serving.fault import Fault, InjectedFault
 from services.serving.release import Release
 from services.serving.request_mark import RequestMark
@@ -49,6 +50,7 @@ class Decider:
         self._log = log
         self._fault = fault
         self._operating_point = _shown(self._scorer.operating_point)
+        self._explainer = Explainer(self._scorer, unnamed={c.name for c in contract.columns if c.sensitive})
 
     def warm_up(self) -> None:
         """Decide made-up rows, one and many at a time, without logging them.
@@ -72,8 +74,12 @@ class Decider:
                 return row
         raise ScorerError(f"no made-up row can be decided: {failure}") from failure
 
-    async def decide(self, mark: RequestMark, rows: Sequence[object]) -> list[dict[str, object]]:
-        """Decide, log and return one answer per row (1 to 1000 rows).
+    async def decide(
+        self, mark: RequestMark, rows: Sequence[object], *, is_explained: bool = False
+    ) -> list[dict[str, object]]:
+        """Decide, log and return one answer per row (1 to 1000 rows), with its explanation where asked for.
+
+        A shadow's answer has no reader, so it is not explained. `took_ms` of the log is without the explaining.
 
         Raises: RowRefused, ScorerError, DecisionLogError, InjectedFault.
         """
@@ -89,8 +95,16 @@ class Decider:
             probabilities = np.full_like(probabilities, np.nan)
         decisions = self._scorer.choose(columns, probabilities)
         records = self._records(mark, rows, decisions, took_ms=self.stamps.timer_ms() - started_ms)
+        explanations: list[Explanation] = []
+        if is_explained and not mark.is_shadow:
+            for explanation in self._explainer.explain(rows, columns, decisions):
+                explanations.append(explanation)
+                await asyncio.sleep(0)  # whoever asks for no explanation waits for one row's at most
         self._log.append(records)
-        return self._answers(records, decisions)
+        answers = self._answers(records, decisions)
+        for answer, explanation in zip(answers, explanations, strict=False):
+            answer["explanation"] = explanation.to_json()
+        return answers
 
     async def _misbehave(self, fault: Fault) -> None:
         if fault.kind == "error":

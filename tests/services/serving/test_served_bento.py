@@ -41,8 +41,8 @@ class Served:
     release: Release
     home: Home
 
-    def post(self, body: object) -> tuple[int, Any]:
-        url = self.command.ready_url.replace("/readyz", "/decide")
+    def post(self, body: object, *, query: str = "") -> tuple[int, Any]:
+        url = self.command.ready_url.replace("/readyz", f"/decide{query}")
         request = urllib.request.Request(url, data=json.dumps(body).encode(), method="POST")  # noqa: S310
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
@@ -184,6 +184,18 @@ def test_the_served_bento_decides_logs_and_refuses(served: Served, rows: list[di
     assert log.stat().st_mode & 0o777 == 0o600
     ids = [json.loads(line)["decision_id"] for line in log.read_text().splitlines()]
     assert ids == [answer["decision_id"], *(d["decision_id"] for d in batch["decisions"])]
+
+
+def test_the_served_bento_explains_when_asked(served: Served, rows: list[dict[str, Any]]) -> None:
+    """`?explain=true` reaches the application behind the real server; the explanation is all that it adds."""
+    _, plain = served.post(rows[2])
+    status, answer = served.post(rows[2], query="?explain=true")
+    why = answer.pop("explanation")
+    assert (status, {**answer, "decision_id": plain["decision_id"]}) == (200, plain)
+    parts = sum(part["contribution"] for part in why["features"])
+    assert why["baseline"]["log_odds"] + parts + why["others"] == pytest.approx(why["log_odds"])
+    status, refused = served.post(rows[2], query="?explain=yes")
+    assert (status, refused["field"]) == (400, "explain")
 
 
 def test_sigterm_finishes_what_is_in_flight_and_ends(served: Served, rows: list[dict[str, Any]]) -> None:
