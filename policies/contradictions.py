@@ -27,7 +27,7 @@ from policies.constraint_file import (
     StakeholderConstraintFile,
     UtilityConstraintFile,
 )
-from policies.utility_file import constant_payoff
+from policies.utility_mistakes import constant_payoff
 from policies.yaml_source import Document, Issue
 
 if TYPE_CHECKING:

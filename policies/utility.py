@@ -29,8 +29,8 @@ from policies.utility_file import (
     SensitivityFile,
     StakeholderFile,
     UtilityFile,
-    cross_check,
 )
+from policies.utility_mistakes import cross_check
 from policies.yaml_source import Document, Issue, PolicyError, load_document, parse
 
 Floats: TypeAlias = NDArray[np.float64]

@@ -15,7 +15,7 @@ from policies.rollout_agreement import rollout_errors_beside, rollout_warnings_b
 from policies.rollout_policy import RolloutPolicy, load_rollout
 from policies.scenarios import KnownField, ScenarioSet, load_scenarios, scenario_errors_beside
 from policies.utility import UtilitySpec, load_utility
-from policies.utility_file import unknown_fields
+from policies.utility_mistakes import unknown_fields
 from policies.yaml_mistakes import did_you_mean
 from policies.yaml_source import Document, Issue, PolicyError, load_document
 from services.data.contract import DataContract, load_contract

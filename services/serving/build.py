@@ -42,6 +42,7 @@ INCLUDED_SOURCES = (
     "policies/quantities.py",
     "policies/utility.py",
     "policies/utility_file.py",
+    "policies/utility_mistakes.py",
     "policies/yaml_mistakes.py",
     "policies/yaml_source.py",
     "services/__init__.py",
