@@ -107,8 +107,8 @@ class RecalibratedRelease:
         if judged.seen < judged.rows:
             lines.append(
                 f"of that gain {judged.seen_gain:+.4f} was seen; it newly acts on {judged.unseen_acts:,} rows whose "
-                "outcome nobody saw: there it is the model's word, until the canary tries it. Assumed: what was done "
-                "rested on the row and the release alone"
+                "outcome nobody saw: there it, and every bound that needs outcomes, is the model's word, until the "
+                "canary tries it. Assumed: what was done rested on the row and the release alone"
             )
         return tuple(lines)
 
