@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+from rich.console import Console
 
 from flows.commands.output import JSON_OPTION, console, print_json, refuse_policy
 
@@ -28,7 +29,7 @@ def explain_utility(
         "--rows",
         help="A file of rows (.csv, .parquet) for typical values; default: the rehearsal's calls.",
     ),
-    out: Path = typer.Option(None, "--out", help="Folder for the picture, thresholds.png."),
+    out: Path = typer.Option(None, "--out", help="Folder for the picture of two outcomes, thresholds.png."),
     folder: Path = typer.Option(
         None, "--folder", help="Where the folder of the service is; default: policies/."
     ),
@@ -124,12 +125,13 @@ def _draw(
     *,
     is_quiet: bool,
 ) -> None:
-    from flows.commands.output import fail
     from policies.thresholds import threshold_map
     from services.reports.threshold_plot import write_png
 
     if len(utility.outcomes) != 2 or not typical:
-        fail("there is a picture only for two outcomes and payoffs that read a field")
+        why = "two outcomes" if typical else "payoffs that read a field"
+        Console(stderr=True).print(f"no picture: it needs {why}", highlight=False, soft_wrap=True)
+        return
     out.mkdir(parents=True, exist_ok=True)
     maps = [threshold_map(utility, typical, one.field, seed=SEED) for one in typical]
     write_png(out / "thresholds.png", maps, utility=utility, rows=rows, seen=seen)
