@@ -19,10 +19,8 @@ from flows.commands.output import (
 )
 
 if TYPE_CHECKING:
-    from services.home import Home
     from services.rollout.outcome_rows import OutcomeRows
-    from services.rollout.policy_set import PolicySet
-    from services.store.database import Database
+    from services.rollout.release_job import ReleaseJob
 
 SEED = 7
 DEFAULT_SINCE = "7d"
@@ -38,7 +36,9 @@ def recalibrate(
         None, "--release", help="The release to recalibrate; default: the stable one."
     ),
     since: str = typer.Option(
-        None, "--since", help=f"Use the store's decisions of this long; default: {DEFAULT_SINCE}."
+        None,
+        "--since",
+        help=f"Use the store's decisions of this long, since its weights were made; default: {DEFAULT_SINCE}.",
     ),
     rows: Path = typer.Option(
         None,
@@ -63,10 +63,10 @@ def recalibrate(
 
     Example: trimtab recalibrate --since 14d
     """
-    from flows.system import stable_release
+    from flows.system import is_up, stable_release
     from flows.wiring import code_version
     from services.rollout.policy_set import load_policies
-    from services.rollout.recalibration import recalibrate_release
+    from services.rollout.recalibration import recalibrate_release, weights_made_at
     from services.rollout.release_job import ReleaseJob, StageRefused, Watcher
     from services.serving.release import find_release
     from services.training.recalibrate import METHODS
@@ -82,6 +82,8 @@ def recalibrate(
     stable = stable_release(home)
     if stable is None:
         fail(f"there is no stable release in {home.root}; `trimtab run` makes the first one")
+    if roll_out and not is_up(home):
+        fail("the system is down: `trimtab up` first, or leave --roll-out away")
     parent = find_release(home.releases, release or stable)
     if parent.service != service:
         fail(f"{parent.id} is a release of {parent.service!r}: say --service {parent.service}")
@@ -99,7 +101,7 @@ def recalibrate(
         clock=time.time,
         watcher=Watcher(say=lambda text: None if as_json else _say(text)),
     )
-    found = _rows(home, db, policies, job.name, rows=rows, since=since)
+    found = _rows(job, rows, since, not_before=weights_made_at(parent))
     try:
         made = recalibrate_release(job, parent, found, method=wanted)
     except StageRefused as refused:
@@ -121,18 +123,17 @@ def recalibrate(
     start(release=made.release.id, name=name, service=service, without_prefect=False, as_json=False)
 
 
-def _rows(
-    home: Home, db: Database, policies: PolicySet, job: str, *, rows: Path | None, since: str | None
-) -> OutcomeRows:
+def _rows(job: ReleaseJob, rows: Path | None, since: str | None, *, not_before: float) -> OutcomeRows:
     from services.rollout.outcome_rows import rows_of_file, rows_of_store
 
     if rows is None:
-        now = time.time()
-        return rows_of_store(db, policies, since=now - _seconds(since or DEFAULT_SINCE), now=now)
+        now = job.clock()
+        start = max(not_before, now - _seconds(since or DEFAULT_SINCE))
+        return rows_of_store(job.db, job.policies, since=start, now=now)
     from flows.read_rows import read_rows
 
-    delivered = read_rows(rows, policies.contract)
-    return rows_of_file(delivered, policies, folder=home.snapshots / job, source=rows.name)
+    delivered = read_rows(rows, job.policies.contract)
+    return rows_of_file(delivered, job.policies, folder=job.home.snapshots / job.name, source=rows.name)
 
 
 def _seconds(since: str) -> float:

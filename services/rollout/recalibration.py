@@ -199,6 +199,12 @@ def recalibrate_release(
     return made
 
 
+def weights_made_at(release: Release) -> float:
+    """When its weights were trained, epoch s: those of a recalibrated release are older than itself. Earlier decisions
+    may have been among the rows that it was trained on."""
+    return float(str(release.provenance.get("weights_made_at", release.created_at)))
+
+
 def _check_same(parent: Release, its: UtilitySpec, current: UtilitySpec) -> None:
     pairs: Sequence[tuple[str, object, object]] = (
         ("actions", its.actions, current.actions),
@@ -242,6 +248,7 @@ def _provenance(
         **parent.provenance,
         "job": job.name,
         "parent": parent.id,
+        "weights_made_at": weights_made_at(parent),
         "recalibration": {
             "method": fitted.method,
             "rows": len(rows),

@@ -101,6 +101,7 @@ def test_help_says_what_is_seen() -> None:
         (["--since", "7d", "--rows", "calls.csv"], "'--since' reads the store, '--rows' a file"),
         (["--since", "7"], "'--since' must be a duration with its unit, like 500ms, 4s, 15m, 1h or 7d: '7'"),
         (["--roll-out", "--json"], "trimtab rollout start --json"),
+        (["--roll-out"], "the system is down: `trimtab up` first"),
         (["--release", "telemarketing-000000000000"], "no such release folder"),
     ],
 )

@@ -24,7 +24,7 @@ from services.rollout.outcome_rows import (
     rows_of_store,
 )
 from services.rollout.policy_set import PolicySet, load_policies
-from services.rollout.recalibration import recalibrate_release
+from services.rollout.recalibration import recalibrate_release, weights_made_at
 from services.rollout.release_job import ReleaseJob
 from services.serving.release import Release, read_release, write_release
 from services.store import decisions as store
@@ -116,6 +116,8 @@ def test_the_weights_stay_and_more_is_earned(
     said = " ".join(made.sentences())
     assert "2,000 of them with a known outcome; the outcomes of the other 1,000 were not seen" in said
     assert f"newly acts on {made.judged.unseen_acts:,} rows whose outcome nobody saw" in said
+    assert release.created_at == 9_000.0
+    assert weights_made_at(release) == weights_made_at(parent) == 1_000.0
     assert (release.provenance["parent"], release.provenance["span"]) == (parent.id, [0.0, 0.3])
     assert release.provenance["recalibration"] == {
         "method": "calibration",
