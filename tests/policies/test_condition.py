@@ -23,8 +23,7 @@ def refused(condition: str) -> str:
     assert WHEN in TEXT
     with pytest.raises(PolicyError) as caught:
         load_rollout(TEXT.replace(WHEN, f"when: {condition}"), "r.yaml")
-    (issue,) = caught.value.issues
-    return str(issue)
+    return str(caught.value.issues[0])
 
 
 def judged(condition: str, *, min_samples: int = 0, **measured: Measured) -> tuple[GateStatus, str]:
@@ -45,8 +44,16 @@ def judged(condition: str, *, min_samples: int = 0, **measured: Measured) -> tup
             "'validation_utility' was not measured",
         ),
         ("!(metrics.calibration_error > 0.1)", {"calibration_error": Measured(math.nan)}, "error", "finite"),
-        ("metrics.calibration_error < 1.0 / 0.0", {"calibration_error": Measured(math.inf)}, "error", "finite"),
-        ("metrics.calibration_error < 0.1 && 1 / 0 == 1", {"calibration_error": Measured(0.05)}, "error", "zero"),
+        ("metrics.calibration_error < 9.0", {"calibration_error": Measured(math.inf)}, "error", "finite"),
+        ("metrics.calibration_error < 0.1 || 1 / 0 == 1", {"calibration_error": Measured(0.05)}, "error", "point"),
+        ("metrics.calibration_error / 0.0 > 1.0", {"calibration_error": Measured(0.05)}, "error", "divide"),
+        (
+            "metrics.calibration_error < 0.1 || metrics.`validation_utility` > 0.0",
+            {"calibration_error": Measured(0.05)},
+            "error",
+            "backtick",
+        ),
+        ("metrics.rows > 1.0 || metrics.calibration_error < 0.1", {"rows": Measured(9.0)}, "no_data", "'rows'"),
     ],
 )  # fmt: skip
 def test_only_true_passes(condition: str, measured: dict[str, Measured], status: str, says: str) -> None:
@@ -93,7 +100,27 @@ LINE = next(n for n, line in enumerate(TEXT.splitlines(), 1) if WHEN in line)
             19,
             "(measured in this stage: validation_utility, calibration_error)",
         ),
-        ("metrics.calibration_error < 1", 37, "write numbers with a point: 1.0"),
+        ("metrics.calibration_error < 1", 39, "write numbers with a point: 1.0"),
+        (
+            "metrics.calibration_error / metrics.validation_utility < 1.0",
+            37,
+            "must divide by a written number that is not 0",
+        ),
+        ("metrics.calibration_error / 0.0 > 1.0", 37, "must divide by a written number that is not 0"),
+        ("metrics.calibration_error / 1e-320 > 1.0", 37, "must divide by a written number that is not 0"),
+        ("metrics.calibration_error > 1e999", 39, "must not be above 1e+15: 1e999"),
+        ("metrics.calibration_error % 2.0 > 1.0", 37, "'%' has no place here"),
+        (
+            "metrics.calibration_error < 0.1 || metrics.`validation_utility` > 0.0",
+            54,
+            "a backtick has no place here",
+        ),
+        ("metrics.calibration_error < 0.1 || [1.0][5] > 1.0", 46, "'[' has no place here"),
+        ("metrics.calibration_error < double('NaN')", 39, "'double' has no place here"),
+        ("metrics.calibration_error <= 1.0", 11, "can never fail: it holds whatever is measured"),
+        ("metrics.calibration_error > 0.1 || true", 11, "can never fail"),
+        ("metrics.calibration_error.lower <= metrics.calibration_error.upper", 11, "can never fail"),
+        ("metrics.calibration_error + 0.5 >= 0.5", 11, "can never fail"),
         ("metrics.calibration_error.uper < 1.0", 36, "unknown end 'uper' of a metric (known: lower, upper)"),
         ("metrics.calibration_error <", 38, "Syntax error"),
         ("metrics.calibration_error", 11, "must be a condition, true or false: it is a double"),
@@ -119,6 +146,32 @@ def test_a_mistake_in_a_block_of_lines_says_its_place() -> None:
     assert "(its line 2, column 8)" in issue
 
 
+def test_a_comment_hides_no_name() -> None:
+    """In a block of lines a comment inside a name is refused at its place; what follows it would not be read."""
+    issue = refused(
+        "|\n      metrics.calibration_error < 0.1 || metrics. // so\n      validation_utility > 0.0"
+    )
+    assert "(its line 1, column 45)" in issue
+    assert "a comment has no place here" in issue
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "metrics.validation_utility / 2.0 > 0.1",
+        "metrics.validation_utility > 0.3 || metrics.validation_utility < 0.2",
+        "metrics.validation_utility != 0.25",
+        "metrics.validation_utility - 10.0 * metrics.calibration_error.upper > 0.0",
+        "metrics.calibration_error < 0.5 ? metrics.validation_utility > 0.0 : metrics.validation_utility > 1.0",
+        "metrics.validation_utility > -.5e1",
+    ],
+)
+def test_what_can_fail_is_let_in(condition: str) -> None:
+    """Arithmetic, both ways of a choice, and a gap in the middle of a range are conditions that can fail."""
+    known = ("validation_utility", "calibration_error")
+    assert condition_mistakes(condition, metric="validation_utility", known=known) == ()
+
+
 def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where CEL is not installed a policy that uses it is refused, and a stored one never passes."""
     monkeypatch.setitem(sys.modules, "cel_expr_python", None)
@@ -138,7 +191,8 @@ def test_a_live_gate_has_no_condition() -> None:
     assert "a peek at every poll" in str(caught.value)
 
 
-def test_the_conditions_of_a_checked_text_are_compiled_once() -> None:
-    """Loading and judging share one compilation: mistakes are found in the text that is judged."""
-    assert condition_mistakes("metrics.rows > 1.0", metric="rows", known=("rows",)) == ()
-    assert _compiled("metrics.rows > 1.0", ("rows",)) is _compiled("metrics.rows > 1.0", ("rows",))
+def test_a_condition_is_compiled_once() -> None:
+    """Judging the same text again does not compile it again."""
+    assert _compiled("metrics.rows > 1.0", ("metrics.rows",)) is _compiled(
+        "metrics.rows > 1.0", ("metrics.rows",)
+    )
