@@ -142,7 +142,8 @@ class GateFile(StrictModel):
     )
     weight: float = Field(
         default=1.0,
-        gt=0,
+        ge=0.001,
+        le=1000,
         description="Its share of alphaRollback, relative to the other live gates' weights.",
     )
     on_fail: Outcome = Field(

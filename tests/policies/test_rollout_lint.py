@@ -269,6 +269,14 @@ def test_what_is_doubtful_is_a_warning(old: str, new: str, says: str) -> None:
     assert says in warnings[0]
 
 
+@pytest.mark.parametrize("weight", ["1e308", "1001", "0.0009", "0"])
+def test_a_weight_out_of_all_proportion_is_refused(weight: str) -> None:
+    """Weights stay within a factor of a million: no gate's share of alpha can be 0 or overflow."""
+    runs = "    runsIn: [shadow, canary, probation]\n"
+    (issue,) = refused((runs, f"{runs}    weight: {weight}\n"))
+    assert "'gates[4].weight' must be " in issue
+
+
 def test_a_stage_that_advances_on_gates_has_one_that_counts() -> None:
     """A gate on a dry run, or one required from a larger weight only, does not carry a stage."""
     (issue,) = refused((ERRORS, ERRORS + "    requiredFrom: 50%\n"))
