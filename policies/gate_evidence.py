@@ -80,6 +80,7 @@ class GateEvidence:
         self.dispersion = Dispersion()
         self.carried = self._rollback_process()
         self.finished: list[float] = []
+        self._has_crossed = False
         self.stage_rollback: Process | None = None
         self.advance: Process | None = None
         self._start_stage(None)
@@ -136,15 +137,15 @@ class GateEvidence:
                 f"gate {self.gate.name!r} on {self.gate.metric!r} cannot take a {type(block).__name__}"
             )
         whole = self.window.add(block, at)
-        if whole is None:
-            return
-        try:
-            seen = self._count(whole)
-        except PayoffOutOfRange as error:
-            self.error = str(error)
-            return
-        for process in (self.carried, self.stage_rollback, self.advance):
-            feed(process, seen)
+        if whole is not None:
+            try:
+                seen = self._count(whole)
+            except PayoffOutOfRange as error:
+                self.error = str(error)
+                return
+            for process in (self.carried, self.stage_rollback, self.advance):
+                feed(process, seen)
+        self._has_crossed = self.has_failed
 
     def _count(self, block: Block) -> Fed:
         """Add the block to the tally; what the processes take from it. Raises PayoffOutOfRange, GateError."""
@@ -190,6 +191,11 @@ class GateEvidence:
         return rollback_log_e(
             self.carried.log_e, [*self.finished, *current], planned_stages=self.planned_stages
         )
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the evidence of harm has ever reached its limit in this rollout: then H0 is rejected for good."""
+        return self._has_crossed or self.rollback_log_e >= self.rollback_limit
 
     @property
     def rollback_limit(self) -> float:
@@ -297,6 +303,7 @@ class GateEvidence:
             "savings": self.savings.to_json(),
             "tally": vars(self.tally).copy(),
             "error": self.error,
+            "has_failed": self._has_crossed,
         }
 
     def restore(self, obj: Mapping[str, object], weight_pct: float | None) -> None:
@@ -316,3 +323,4 @@ class GateEvidence:
         tally = stored_mapping(obj["tally"])
         self.tally = Tally(**{key: int(str(value)) for key, value in tally.items()})
         self.error = None if obj["error"] is None else str(obj["error"])
+        self._has_crossed = bool(obj["has_failed"])

@@ -2,7 +2,8 @@
 
 Rule 1: missing, NaN or too little evidence is never a pass.
 Rule 2: `observe` takes evidence in, `judge` only looks: called twice it says the same.
-Rule 3: the rules are frozen when the rollout starts; a stored book opens only with the policy it was made for.
+Rule 3: what was proven stays proven: a failed gate for the rollout, a false sample ratio for the stage.
+Rule 4: the rules are frozen when the rollout starts; a stored book opens only with the policy it was made for.
 Source: gates.md semantics 1 to 10. Must never import: anything that does I/O or reads a clock.
 """
 
@@ -25,7 +26,7 @@ from policies.verdict import GateResult, GateStatus, ReasonCode, Verdict
 __all__ = ["GateBook", "GateError", "Measured", "judge_measured"]
 
 SAMPLE_RATIO_ALPHA = 0.001
-_VERSION = 2
+_VERSION = 3
 _RATIO_LIMIT = -math.log(SAMPLE_RATIO_ALPHA)
 _SOURCES = frozenset({SAMPLE_RATIO, *METRICS})
 _WEIGHT_TOLERANCE_PCT = 0.02  # the proxy's weights are hundredths of a per cent
@@ -68,6 +69,7 @@ class GateBook:
     def _start_ratio(self) -> None:
         self.ratio = ShareTest(1.0, EITHER)
         self.ratio_units = [0, 0]
+        self.ratio_has_failed = False
 
     def enter_stage(self, stage_name: str) -> None:
         """Start the processes of a live stage; again for the same stage changes nothing. Raises GateError."""
@@ -112,6 +114,8 @@ class GateBook:
                 self.ratio.update(block.canary_units, block.stable_units, w=block.weight_pct / 100)
                 self.ratio_units[0] += block.canary_units
                 self.ratio_units[1] += block.stable_units
+        # An e-value that once reached 1/α has rejected: clean polls after it do not make the mismatch unproven.
+        self.ratio_has_failed = self.ratio_has_failed or self.ratio.log_e >= _RATIO_LIMIT
 
     def _stage(self) -> Stage:
         if self.stage_name is None:
@@ -164,16 +168,18 @@ class GateBook:
     def _ratio_result(self, stage: Stage, clock: Clock) -> GateResult:
         canary, stable = self.ratio_units
         n, log_e = canary + stable, _finite(self.ratio.log_e)
-        if SAMPLE_RATIO in self.missing:
-            status, detail = GateStatus.NO_DATA, f"sample ratio: {self.missing[SAMPLE_RATIO]}"
-        elif n == 0:
-            status, detail = GateStatus.NO_DATA, "sample ratio: no assigned units were counted"
-        elif log_e >= _RATIO_LIMIT:
+        if self.ratio_has_failed:
             status = GateStatus.FAIL
             detail = (
                 f"sample ratio: {canary} of {n} units are the canary's, not {stage.weight_pct:g} %; "
                 "find out why before anything advances"
             )
+            if log_e < _RATIO_LIMIT:
+                detail += " (it was proven earlier in this stage)"
+        elif SAMPLE_RATIO in self.missing:
+            status, detail = GateStatus.NO_DATA, f"sample ratio: {self.missing[SAMPLE_RATIO]}"
+        elif n == 0:
+            status, detail = GateStatus.NO_DATA, "sample ratio: no assigned units were counted"
         else:
             status, detail = GateStatus.PASS, f"{canary} of {n} units"
         return GateResult(
@@ -202,6 +208,7 @@ class GateBook:
             "gates": {name: evidence.to_json() for name, evidence in self.gates.items()},
             "ratio": self.ratio.to_json(),
             "ratio_units": list(self.ratio_units),
+            "ratio_has_failed": self.ratio_has_failed,
             "missing": dict(self.missing),
             "alarms": [{"reason": alarm.reason.value, "detail": alarm.detail} for alarm in self.alarms],
         }
@@ -222,6 +229,7 @@ class GateBook:
                 book.gates[name].restore(stored_mapping(stored), weight_pct)
             book.ratio.restore(stored_mapping(obj["ratio"]))
             book.ratio_units = [int(str(units)) for units in stored_list(obj["ratio_units"])]
+            book.ratio_has_failed = bool(obj["ratio_has_failed"])
             book.missing = {str(key): str(why) for key, why in stored_mapping(obj["missing"]).items()}
             for stored in stored_list(obj["alarms"]):
                 alarm = stored_mapping(stored)
@@ -246,7 +254,7 @@ def _status(
 def _plain_status(
     evidence: GateEvidence, gate: Gate, *, absent: str | None, clock: Clock
 ) -> tuple[GateStatus, str, float | None]:
-    if evidence.rollback_log_e >= evidence.rollback_limit:
+    if evidence.has_failed:
         return GateStatus.FAIL, _failure(gate), None
     if evidence.error is not None:
         return GateStatus.ERROR, f"evidence is unusable: {evidence.error}", None

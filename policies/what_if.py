@@ -130,7 +130,7 @@ class _Simulation:
             self.policy, stage, self.effect, requests_per_s=per_s, runs=runs, generator=generator
         )
         ratio = SharePath(ShareTest(1.0, EITHER), runs) if stage.kind == "canary" else None
-        extended = np.zeros(runs, dtype=bool)
+        extended, mismatched = np.zeros(runs, dtype=bool), np.zeros(runs, dtype=bool)
         rows, done, horizon = np.flatnonzero(self.runs.is_under_way), 0, _horizon(stage, poll_s)
         while done < horizon and len(rows):
             polls = min(CHUNK_POLLS, horizon - done)
@@ -139,7 +139,8 @@ class _Simulation:
             if self.on_chunk is not None:
                 self.on_chunk(stage.name, rows, chunk)
             looks = [judge.look(rows, chunk.runs[source_of(judge.gate, self.policy)]) for judge in judges]
-            ratio_is_bad = _ratio_is_bad(stage, ratio, rows, chunk)
+            ratio_is_bad = _ratio_is_bad(stage, ratio, rows, chunk) | mismatched[rows][:, None]
+            ratio_is_bad = np.logical_or.accumulate(ratio_is_bad, axis=1)  # what was proven stays proven
             ends = find_ends(
                 stage,
                 looks,
@@ -151,7 +152,7 @@ class _Simulation:
             )
             for path in (*judges, *(() if ratio is None else (ratio,))):
                 path.settle(ends.at)
-            extended[rows] = ends.extended
+            extended[rows], mismatched[rows] = ends.extended, ratio_is_bad[:, -1]
             self._record(stage, rows, chunk, ends, looks, ratio_is_bad, elapsed_s)
             rows, done = rows[ends.how == End.NONE], done + polls
             tell(done / horizon)

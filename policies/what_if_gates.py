@@ -121,6 +121,7 @@ class GateRuns:
         self.finished = np.zeros(runs)  # Σ E of the stages that are over
         self.left = 0
         self._stage_log_e = np.zeros(runs)
+        self._has_failed = np.zeros(runs, dtype=bool)
 
     def enter_stage(self, gate: Gate) -> None:
         """Start the processes of a stage, which sees the gate as `gate`. In the first one the carried process and the
@@ -148,11 +149,12 @@ class GateRuns:
             stage = _extend(self.stage_rollback, rows, seen, watched)
         advance = _extend(self.advance, rows, seen, watched)
         n = self._n[rows][:, None] + np.cumsum(polls.canary_n, axis=1)
-        self._ahead = rows, stage, n
         with np.errstate(over="ignore"):
             others = self.finished[rows][:, None] + (self.planned_stages - self.left - 1)
             e_rollback = 0.5 * np.exp(carried) + 0.5 * (np.exp(stage) + others) / self.planned_stages
-        fails = e_rollback >= math.exp(self.rollback_limit)
+        has_failed = (e_rollback >= math.exp(self.rollback_limit)) | self._has_failed[rows][:, None]
+        fails: BoolArray = np.logical_or.accumulate(has_failed, axis=1)  # what was proven stays proven
+        self._ahead = rows, stage, n, fails
         passes = ~fails & (n > 0) & (n >= self.gate.min_samples) & (advance >= self.advance_limit)
         return Looks(self.gate, fails, passes, n)
 
@@ -164,9 +166,10 @@ class GateRuns:
 
     def settle(self, at: IntArray) -> None:
         """Of the last chunk, keep each run's polls up to and with `at` (rows,)."""
-        rows, stage, n = self._ahead
+        rows, stage, n, fails = self._ahead
         pick = np.arange(len(at))
         self._stage_log_e[rows], self._n[rows] = stage[pick, at], n[pick, at]
+        self._has_failed[rows] = fails[pick, at]
         for path in {id(one): one for one in (self.carried, self.stage_rollback, self.advance)}.values():
             path.settle(at)
         if not isinstance(self.carried, BettingPath):

@@ -209,6 +209,69 @@ def test_sample_ratio_holds_and_never_rolls_back() -> None:
     assert "130 of 1200 units are the canary's, not 5 %" in verdict.detail
 
 
+def through_json(book: GateBook) -> GateBook:
+    return GateBook.from_json(book.policy, json.loads(json.dumps(book.to_json(), allow_nan=False)))
+
+
+def test_a_proven_sample_ratio_mismatch_stays_proven_in_its_stage() -> None:
+    """Once its E has reached 1/alpha, no number of clean polls, no restart and no silence lets the stage advance."""
+    book = book_in("canary-5")
+    for _ in range(10):
+        book.observe(poll("canary-5", {SAMPLE_RATIO: AssignmentBlock(12, 88, 5.0)}))
+    for _ in range(50):
+        clean = {SAMPLE_RATIO: AssignmentBlock(4, 96, 5.0), "canary_errors": CountBlock(0, 10)}
+        book.observe(poll("canary-5", clean))
+    assert book.ratio.log_e < 0
+    for one in (book, through_json(book)):
+        verdict = judged(one, 30.0)
+        assert (verdict.decision, verdict.reason) == (Decision.HOLD, ReasonCode.SAMPLE_RATIO)
+        assert "proven earlier in this stage" in verdict.detail
+    book.observe(poll("canary-5", {"canary_errors": CountBlock(0, 1)}, missing={SAMPLE_RATIO: "no log"}))
+    assert judged(book, 30.0).reason is ReasonCode.SAMPLE_RATIO
+    book.enter_stage("canary-25")
+    book.observe(poll("canary-25", {}))
+    assert gate_of(judged(book, 1.0), "sample-ratio") is GateStatus.PASS
+
+
+def test_the_sample_ratio_has_failed_from_one_in_a_thousand_on() -> None:
+    """It is judged at alpha .001: log E just below ln 1000 passes, just above it fails."""
+    statuses = []
+    for canary in (25, 26, 27, 28, 29, 30, 31, 32):
+        book = book_in("canary-5")
+        book.observe(poll("canary-5", {SAMPLE_RATIO: AssignmentBlock(canary, 200 - canary, 5.0)}))
+        status = gate_of(judged(book, 1.0), "sample-ratio")
+        assert status is (GateStatus.FAIL if book.ratio.log_e >= math.log(1000) else GateStatus.PASS)
+        statuses.append(status)
+    assert set(statuses) == {GateStatus.PASS, GateStatus.FAIL}
+
+
+def test_a_missing_sample_ratio_is_no_clean_one() -> None:
+    """A poll that cannot tell the split takes the check's pass back, with its reason."""
+    book = book_in("canary-5")
+    book.observe(poll("canary-5", {"canary_errors": CountBlock(0, 200)}))
+    assert judged(book, 16.0).decision is Decision.ADVANCE
+    book.observe(poll("canary-5", {"canary_errors": CountBlock(0, 1)}, missing={SAMPLE_RATIO: "no log"}))
+    verdict = judged(book, 16.0)
+    assert (verdict.decision, verdict.reason) == (Decision.HOLD, ReasonCode.MISSING_EVIDENCE)
+    assert "sample ratio: no log" in verdict.detail
+
+
+def test_a_gate_that_failed_stays_failed_for_the_rollout() -> None:
+    """Where onFail is `hold`, clean polls after the failure, a restart or the next stage do not undo it."""
+    text = TEXT.replace("    onFail: rollback\n    onMissing: hold", "    onFail: hold\n    onMissing: hold")
+    book = book_in("canary-5", load_rollout(text, "r.yaml"))
+    book.observe(poll("canary-5", {"canary_errors": CountBlock(20, 80)}))
+    for _ in range(60):
+        book.observe(poll("canary-5", {"canary_errors": CountBlock(0, 40)}))
+    evidence = book.gates["errors"]
+    assert evidence.rollback_log_e < evidence.rollback_limit
+    for one in (book, through_json(book)):
+        verdict = judged(one, 30.0)
+        assert (verdict.decision, verdict.reason) == (Decision.HOLD, ReasonCode.GATE_FAILED_HELD)
+    book.enter_stage("canary-25")
+    assert gate_of(judged(through_json(book), 0.0), "errors") is GateStatus.FAIL
+
+
 @pytest.mark.parametrize(
     ("wish", "first", "second"),
     [

@@ -13,6 +13,7 @@ from policies.evidence import SAMPLE_RATIO, AssignmentBlock, Block, CountBlock, 
 from policies.gates import GateBook
 from policies.rollout import IllegalTransition, Phase, RolloutState, initial, order, step
 from policies.rollout_policy import Gate, RolloutPolicy, Stage
+from policies.statistics import EITHER, ShareTest
 from policies.verdict import ReasonCode, Verdict
 from policies.what_if import AssumptionError, Effect, Payoffs, Rates, Settings, simulate
 from policies.what_if_paths import CountRuns
@@ -114,10 +115,10 @@ STAGED = policy(
 Chunks = dict[str, list[tuple[np.ndarray, Chunk]]]
 
 
-def polls_of(chunks: Chunks, name: str, run: int) -> list[dict[str, Block]]:
+def polls_of(chunks: Chunks, name: str, run: int, staged: RolloutPolicy = STAGED) -> list[dict[str, Block]]:
     """The blocks of one run's polls in a stage, as they were drawn."""
     polls: list[dict[str, Block]] = []
-    weight = STAGED.stage(name).weight_pct
+    weight = staged.stage(name).weight_pct
     for rows, chunk in chunks[name]:
         here = np.flatnonzero(rows == run)
         for column in range(chunk.canary_units.shape[1] if len(here) else 0):
@@ -134,17 +135,17 @@ def polls_of(chunks: Chunks, name: str, run: int) -> list[dict[str, Block]]:
     return polls
 
 
-def conduct(chunks: Chunks, run: int) -> tuple[str, ReasonCode, str, float]:
+def conduct(chunks: Chunks, run: int, staged: RolloutPolicy = STAGED) -> tuple[str, ReasonCode, str, float]:
     """One run by the engine itself, poll by poll: outcome, reason, stage and seconds."""
-    book, state = GateBook.start(STAGED, (0.0, 1.0)), initial(STAGED, 0.0)[0]
+    book, state = GateBook.start(staged, (0.0, 1.0)), initial(staged, 0.0)[0]
     while True:
         name, entered = state.stage, state.entered_at
         book.enter_stage(name)
-        for number, blocks in enumerate(polls_of(chunks, name, run), start=1):
-            now = entered + number * STAGED.poll_s
-            book.observe(PollEvidence(now, STAGED.stage(name).weight_pct or 0.0, blocks))
+        for number, blocks in enumerate(polls_of(chunks, name, run, staged), start=1):
+            now = entered + number * staged.poll_s
+            book.observe(PollEvidence(now, staged.stage(name).weight_pct or 0.0, blocks))
             verdict = book.judge(name, at=now, entered_at=entered, extended=state.extended)
-            state = _follow(state, verdict, now)
+            state = _follow(staged, state, verdict, now)
             if verdict.reason is ReasonCode.INCONCLUSIVE_MANUAL:
                 return "waits", verdict.reason, name, now
             if state.phase in (Phase.ROLLED_BACK, Phase.PROMOTED):
@@ -157,11 +158,11 @@ def conduct(chunks: Chunks, run: int) -> tuple[str, ReasonCode, str, float]:
             return "waits", verdict.reason, name, now
 
 
-def _follow(state: RolloutState, verdict: Verdict, now: float) -> RolloutState:
+def _follow(staged: RolloutPolicy, state: RolloutState, verdict: Verdict, now: float) -> RolloutState:
     try:
-        return step(STAGED, state, verdict, now)[0]
+        return step(staged, state, verdict, now)[0]
     except IllegalTransition:
-        return order(STAGED, state, "promote", now)[0]
+        return order(staged, state, "promote", now)[0]
 
 
 RUNS = 16
@@ -210,6 +211,72 @@ def test_every_kind_of_ending_is_met() -> None:
         ReasonCode.GATE_FAILED_HELD,
         ReasonCode.INCONCLUSIVE_MANUAL,
     }
+
+
+def test_a_gate_that_failed_stays_failed_as_in_the_engine() -> None:
+    """At the bound, with a lax alpha, runs fail by chance and look well again later: both hold them to the end."""
+    held = replace(BOUND, max=0.1, on_fail="hold", required=False)
+    stages = (stage("canary-50", "canary", (held,), weight_pct=50.0, bake_min_s=1500.0, advance_on="bake"),)
+    first = stage("shadow", "shadow", advance_on="bake", bake_min_s=10.0)
+    last = stage("full", "full"), stage("probation", "probation", advance_on="bake")
+    lax = policy(first, *stages, *last, alpha_rollback=0.3)
+    chunks: Chunks = defaultdict(list)
+    found = simulate(
+        lax,
+        Effect("at the bound", {"canary_errors": Rates(0.1, 0.1)}),
+        Settings(runs=40, seed=5),
+        on_chunk=lambda name, rows, chunk: chunks[name].append((rows, chunk)),
+    )
+    endings = []
+    for run in range(40):
+        outcome, reason, _, at = conduct(chunks, run, lax)
+        assert (OUTCOMES[found.outcome[run]], found.time_s[run]) == (outcome, at)
+        endings.append(reason)
+    blocks = [polls_of(chunks, "canary-50", run, lax) for run in range(40)]
+    now_well = 0
+    for polls, reason in zip(blocks, endings, strict=True):
+        book = GateBook.start(lax, (0.0, 1.0))
+        for one in polls:
+            book.observe(PollEvidence(0.0, 50.0, one))
+        evidence = book.gates["errors"]
+        is_well = evidence.rollback_log_e < evidence.rollback_limit
+        now_well += reason is ReasonCode.GATE_FAILED_HELD and is_well
+    assert now_well >= 1
+
+
+def test_a_proven_sample_ratio_mismatch_stays_proven_as_in_the_engine() -> None:
+    """Of thousands of clean runs a few are unlucky enough to prove a mismatch: none of them ever advances."""
+    stages = (stage("canary-50", "canary", weight_pct=50.0, bake_min_s=2000.0, advance_on="bake"),)
+    clean = policy(*stages, stage("full", "full"), expected_requests_per_s=4.0)
+    chunks: Chunks = defaultdict(list)
+    found = simulate(
+        clean,
+        Effect("any"),
+        Settings(runs=4000, seed=1),
+        on_chunk=lambda name, rows, chunk: chunks[name].append((rows, chunk)),
+    )
+    ever, now_clean = 0, 0
+    for run in np.flatnonzero(_has_mismatch(chunks["canary-50"], 4000)):
+        outcome, reason, _, at = conduct(chunks, int(run), clean)
+        assert (outcome, reason) == ("waits", ReasonCode.SAMPLE_RATIO)
+        assert (OUTCOMES[found.outcome[run]], found.time_s[run]) == (outcome, at)
+        test = ShareTest(1.0, EITHER)
+        for one in polls_of(chunks, "canary-50", int(run), clean):
+            block = one[SAMPLE_RATIO]
+            assert isinstance(block, AssignmentBlock)
+            test.update(block.canary_units, block.stable_units, w=0.5)
+        ever, now_clean = ever + 1, now_clean + (test.log_e < math.log(1000))
+    assert (ever >= 1, now_clean >= 1) == (True, True)
+
+
+def _has_mismatch(drawn: list[tuple[np.ndarray, Chunk]], runs: int) -> np.ndarray:
+    """Which runs' splits ever reach 1/.001, by all of the mixture's likelihood ratios at a weight of 50 %."""
+    canary = np.concatenate([chunk.canary_units for rows, chunk in drawn if len(rows) == runs], axis=1)
+    stable = np.concatenate([chunk.stable_units for rows, chunk in drawn if len(rows) == runs], axis=1)
+    c, s = np.cumsum(canary, axis=1), np.cumsum(stable, axis=1)
+    logs = [c * np.log(2 * r / (1 + r)) + s * np.log(2 / (1 + r)) for r in EITHER]
+    found: np.ndarray = (np.mean(np.exp(logs), axis=0) >= 1000).any(axis=1)
+    return found
 
 
 def test_a_run_is_the_same_again() -> None:
