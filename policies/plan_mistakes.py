@@ -38,8 +38,13 @@ def plan_errors(
     """What cannot work, each with its place. payoff_range: (low, high) of the utility spec, where it is known."""
     places = _Places(document)
     found = [
-        *(one for plan in plan_rollout(policy, payoff_range) for one in _unreachable(plan, policy, places)),
+        *(
+            one
+            for plan in plan_rollout(policy, payoff_range)
+            for one in _unreachable(plan, policy, places, payoff_range)
+        ),
         *_never_failing(policy, places),
+        *_beyond_the_scale(policy, places, payoff_range),
         *_endless(policy),
     ]
     return [document.issue(path, message) for path, message in found]
@@ -70,7 +75,9 @@ class _Places:
         return ("stages", self._stages.index(name), *keys)
 
 
-def _unreachable(plan: Plan, policy: RolloutPolicy, places: _Places) -> Iterator[Found]:
+def _unreachable(
+    plan: Plan, policy: RolloutPolicy, places: _Places, payoff_range: tuple[float, float] | None
+) -> Iterator[Found]:
     """One gate that its stage's longest bake cannot decide: why, and where that is said."""
     stage = policy.stage(plan.stage)
     gate = next(one for one in stage.gates if one.name == plan.gate)
@@ -95,6 +102,13 @@ def _unreachable(plan: Plan, policy: RolloutPolicy, places: _Places) -> Iterator
         yield (
             places.gate(gate.name, "minSamples"),
             f"cannot be reached: {longest}, which brings about {brought:,.0f} units: {gate.min_samples}",
+        )
+        return
+    if payoff_range is not None and plan.starved >= STARVED:
+        yield (
+            places.gate(gate.name, "niMargin"),
+            f"{_starved(plan, payoff_range)}: {plan.says}; {longest}. Cap the payoffs in utility.yaml, or widen the "
+            "margin",
         )
         return
     yield (
@@ -133,6 +147,46 @@ def _never_failing(policy: RolloutPolicy, places: _Places) -> Iterator[Found]:
                 f"can never fail: even if every unit counted against it, it would take {needed:,.0f}, and the longest "
                 f"bakes of its stages bring about {units:,.0f}: {gate.bound:g}",
             )
+
+
+def _beyond_the_scale(
+    policy: RolloutPolicy, places: _Places, payoff_range: tuple[float, float] | None
+) -> Iterator[Found]:
+    """A margin against stable so wide that no candidate could be worse by it: at once, where it is the tolerance."""
+    for gate in policy.live_gates:
+        if gate.compare_to != "champion":
+            continue
+        kind = METRICS[gate.metric].kind
+        for key, margin in (("tolerance", gate.tolerance), ("niMargin", gate.ni_margin)):
+            why = _why_beyond(gate, kind, margin or 0.0, payoff_range)
+            if why is not None:
+                cannot = "fail" if key == "tolerance" else "keep a candidate back"
+                yield places.gate(gate.name, key, gate.scale), f"can never {cannot}: {why}"
+                break
+
+
+def _why_beyond(gate: Gate, kind: str, margin: float, payoff_range: tuple[float, float] | None) -> str | None:
+    """Why nothing can be worse than stable by so much, or None where something can."""
+    rate = gate.expected_rate
+    if kind == "proportion" and rate is not None:
+        worst = rate * margin if gate.scale == "ratio" else rate + margin
+        what = f"{margin:g} times" if gate.scale == "ratio" else f"{margin:g} above"
+        return (
+            f"{what} the expected rate {rate:g} is a rate of {worst:g}, and none reaches 1"
+            if worst >= 1
+            else None
+        )
+    if kind == "gap":
+        return f"a difference of shares is below 1: {margin:g}" if margin >= 1 else None
+    if kind in ("utility", "ratio") and payoff_range is not None:
+        low, high = payoff_range
+        half = (high - low) / 2 / (1.0 if kind == "utility" else rate or 1.0)
+        if margin >= half:
+            return (
+                f"payoffs range over [{low:g}, {high:g}] (utility.yaml), and no release that anyone would try is worse "
+                f"by half of that, {half:g}: {margin:g}"
+            )
+    return None
 
 
 def _endless(policy: RolloutPolicy) -> Iterator[Found]:
@@ -176,10 +230,15 @@ def _starved_bets(
 ) -> Iterator[Found]:
     plans = [plan for plan in plan_rollout(policy, payoff_range) if plan.starved >= STARVED]
     for plan in {plan.gate: plan for plan in plans}.values():
-        low, high = payoff_range
         yield (
             places.gate(plan.gate, "niMargin"),
-            f"its bets are starved: payoffs range over [{low:g}, {high:g}] (utility.yaml), so that '{plan.stage}' "
-            f"needs {plan.starved:.1f} times the units that their spread alone would need; cap the payoffs, or widen "
-            "the margin",
+            f"{_starved(plan, payoff_range)}; cap the payoffs in utility.yaml, or widen the margin",
         )
+
+
+def _starved(plan: Plan, payoff_range: tuple[float, float]) -> str:
+    low, high = payoff_range
+    return (
+        f"its bets are starved: payoffs range over [{low:g}, {high:g}] (utility.yaml), so that '{plan.stage}' needs "
+        f"{plan.starved:,.1f} times the units that their spread alone would need"
+    )

@@ -66,10 +66,27 @@ def test_a_range_that_starves_the_bets_is_a_warning_then_an_error() -> None:
     (starved,) = [one for one in warnings if "its bets are starved" in one]
     assert "payoffs range over [-1, 145] (utility.yaml)" in starved
     assert starved.startswith(f"r.yaml:{line_of('{absolute: 0.30}')}:")
-    errors, _ = beside(utility=("high: 29.8", "high: 102127"))
-    assert any(
-        "is too short: at 25% of 200 requests a second gate 'utility' needs about" in one for one in errors
+    errors, _ = beside(utility=("high: 29.8", "high: 2980"))
+    for error in (one for one in errors if "'gates[13].niMargin'" in one):
+        assert "its bets are starved: payoffs range over [-1, 2980] (utility.yaml)" in error
+        assert "at 25% of 200 requests a second gate 'utility' needs about" in errors[0]
+        assert "Cap the payoffs in utility.yaml" in error
+    assert {one.split("'")[1] for one in errors} == {"gates[13].niMargin"}
+    assert errors[0].startswith(f"r.yaml:{line_of('{absolute: 0.30}')}:")
+
+
+@pytest.mark.parametrize(("margins", "key"), [((29, 29.5), "tolerance"), ((0, 29.5), "niMargin")])
+def test_a_margin_of_half_the_payoff_range_is_refused(margins: tuple[float, float], key: str) -> None:
+    """No release that anyone would try is worse by so much: the gate could never fail, or never hold one back."""
+    tolerance = "{absolute: 0}      #"
+    assert tolerance in ROLLOUT
+    text = ROLLOUT.replace(tolerance, f"{{absolute: {margins[0]}}} #").replace(
+        "{absolute: 0.30}", f"{{absolute: {margins[1]}}}"
     )
+    spec, policy = load_utility(UTILITY, "u.yaml"), load_rollout(text, "r.yaml")
+    (issue,) = (str(one) for one in rollout_errors_beside(spec, policy, load_document(text, "r.yaml")))
+    assert f"'gates[13].{key}.absolute' can never " in issue
+    assert "payoffs range over [-1, 29.8] (utility.yaml), and no release that anyone would try" in issue
 
 
 @pytest.mark.parametrize(("bound", "is_refused"), [("0.25", True), ("0.15", False)])

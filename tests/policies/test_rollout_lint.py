@@ -238,6 +238,21 @@ def test_the_fixture_has_no_warning() -> None:
             "    max: 0.02\n    expected: {rate: 0.03}\n    runsIn",
             "'gates[4].expected' can never pass: the expected rate 0.03 is not within the bound 0.02",
         ),
+        (
+            "tolerance: {ratio: 1.1}\n    niMargin: {ratio: 1.5}\n    expected: {rate: 0.01}",
+            "tolerance: {ratio: 30}\n    niMargin: {ratio: 40}\n    expected: {rate: 0.05}",
+            "'gates[3].tolerance.ratio' can never fail: 30 times the expected rate 0.05 is a rate of 1.5",
+        ),
+        (
+            "tolerance: {ratio: 1.1}\n    niMargin: {ratio: 1.5}\n    expected: {rate: 0.01}",
+            "tolerance: {absolute: 0.8}\n    niMargin: {absolute: 0.9}\n    expected: {rate: 0.3}",
+            "'gates[3].tolerance.absolute' can never fail: 0.8 above the expected rate 0.3 is a rate of 1.1",
+        ),
+        (
+            "tolerance: {ratio: 1.1}\n    niMargin: {ratio: 1.5}\n    expected: {rate: 0.01}",
+            "tolerance: {ratio: 1.1}\n    niMargin: {ratio: 30}\n    expected: {rate: 0.05}",
+            "'gates[3].niMargin.ratio' can never keep a candidate back: 30 times the expected rate 0.05",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused(old: str, new: str, says: str) -> None:
