@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from policies.evidence_blocks import stored_count, stored_number
+
 FloatArray = NDArray[np.float64]
 
 
@@ -80,9 +82,9 @@ class BettingTest:
 
     def restore(self, obj: Mapping[str, object]) -> None:
         """Take what `to_json` wrote."""
-        self.n = int(str(obj["n"]))
-        self.total, self.squares = float(str(obj["total"])), float(str(obj["squares"]))
-        self.log_e = float(str(obj["log_e"]))
+        self.n = stored_count(obj, "n")
+        self.total, self.squares = stored_number(obj, "total"), stored_number(obj, "squares", at_least=0.0)
+        self.log_e = stored_number(obj, "log_e")
 
 
 @dataclass
@@ -129,7 +131,9 @@ class Pairing:
         canary, stable = obj["canary"], obj["stable"]
         if not isinstance(canary, list) or not isinstance(stable, list):
             raise ValueError("'canary' and 'stable' must be lists")
-        return cls(float(str(obj["weight_pct"])), [float(x) for x in canary], [float(x) for x in stable])
+        if not all(math.isfinite(float(x)) for x in (*canary, *stable)):
+            raise ValueError("'canary' and 'stable' must be lists of finite payoffs")
+        return cls(stored_number(obj, "weight_pct"), [float(x) for x in canary], [float(x) for x in stable])
 
 
 def _means(units: FloatArray, size: int) -> FloatArray:

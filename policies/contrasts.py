@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from policies.evidence_blocks import stored_count
+
 FloatArray = NDArray[np.float64]
 
 MIN_PER_ARM = 100
@@ -87,7 +89,9 @@ class RateContrast:
         size = 2 * len(self.signs)
         self.totals = _stored(obj["totals"], size)
         self.products = _stored(obj["products"], size * size).reshape(size, size)
-        self.blocks = int(str(obj["blocks"]))
+        self.blocks = stored_count(obj, "blocks")
+        if not all(0 <= e <= n for e, n in zip(self.totals[::2], self.totals[1::2], strict=True)):
+            raise ValueError(f"'totals' must have 0 <= events <= trials: {self.totals.tolist()}")
 
 
 @dataclass
@@ -128,6 +132,8 @@ class RatioArm:
         """Take the sums that `to_json` wrote."""
         sums = _stored(obj, 7).tolist()
         self.n, self.denominators, self.moments = int(sums[0]), int(sums[1]), sums[2:]
+        if not 0 <= self.denominators <= self.n:
+            raise ValueError(f"units with a denominator must be in [0, {self.n}]: {self.denominators}")
 
 
 @dataclass

@@ -7,6 +7,7 @@ difference. Source: gates.md semantics 4 (n ∝ variance) and 11. Must never imp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -51,6 +52,9 @@ class Savings:
         """Take what `to_json` wrote."""
         self.canary = [float(str(one)) for one in stored_list(obj["canary"])]
         self.stable = [float(str(one)) for one in stored_list(obj["stable"])]
+        for sums in (self.canary, self.stable):
+            if len(sums) != 5 or not all(map(math.isfinite, sums)) or sums[0] < 0:
+                raise ValueError(f"must be a count of units and four finite sums: {sums}")
 
 
 def _add(sums: list[float], masked: FloatArray, plain: FloatArray) -> None:

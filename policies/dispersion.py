@@ -21,6 +21,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from policies.evidence_blocks import stored_count, stored_counts, stored_number
 from policies.mixture import log_e_one_sided, rho_one_sided
 
 FLAG_ALPHA = 0.10
@@ -107,9 +108,10 @@ class Dispersion:
 
     def restore(self, obj: Mapping[str, object]) -> None:
         """Take what `to_json` wrote."""
-        for name in ("polls", "events", "trials", "freedom", "seen"):
-            setattr(self, name, int(str(obj[name])))
-        self.squares, self.excess = float(str(obj["squares"])), float(str(obj["excess"]))
+        self.events, self.trials = stored_counts(obj, "events", "trials")
+        self.polls, self.seen = stored_counts(obj, "polls", "seen")
+        self.freedom = stored_count(obj, "freedom")
+        self.squares, self.excess = stored_number(obj, "squares", at_least=0.0), stored_number(obj, "excess")
         self.is_bursty = bool(obj["is_bursty"])
 
 
@@ -173,6 +175,6 @@ class PollScoreTest:
 
     def restore(self, obj: Mapping[str, object]) -> None:
         """Take what `to_json` wrote."""
-        self.polls = int(str(obj["polls"]))
-        self.total, self.squares = float(str(obj["total"])), float(str(obj["squares"]))
-        self.binomial, self.expected = float(str(obj["binomial"])), float(str(obj["expected"]))
+        self.polls, self.total = stored_count(obj, "polls"), stored_number(obj, "total")
+        for name in ("squares", "binomial", "expected"):
+            setattr(self, name, stored_number(obj, name, at_least=0.0))

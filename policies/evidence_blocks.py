@@ -238,3 +238,28 @@ def stored_list(obj: object) -> list[object]:
     if not isinstance(obj, list):
         raise TypeError(f"must be a list: {obj!r}")
     return obj
+
+
+def stored_counts(obj: Mapping[str, object], events: str, trials: str) -> tuple[int, int]:
+    """Events and trials of a stored form. Raises KeyError, or ValueError unless 0 <= events <= trials."""
+    found, n = int(str(obj[events])), int(str(obj[trials]))
+    if not 0 <= found <= n:
+        raise ValueError(f"'{events}' must be in [0, {trials}]: {found} of {n}")
+    return found, n
+
+
+def stored_number(obj: Mapping[str, object], name: str, *, at_least: float = -math.inf) -> float:
+    """A finite number of a stored form. Raises KeyError, or ValueError where it is none or too small."""
+    value = float(str(obj[name]))
+    if not (math.isfinite(value) and value >= at_least):
+        bound = "" if at_least == -math.inf else f" and >= {at_least:g}"
+        raise ValueError(f"'{name}' must be finite{bound}: {value}")
+    return value
+
+
+def stored_count(obj: Mapping[str, object], name: str) -> int:
+    """A count of a stored form. Raises KeyError, or ValueError where it is none."""
+    value = int(str(obj[name]))
+    if value < 0:
+        raise ValueError(f"'{name}' must be >= 0: {value}")
+    return value

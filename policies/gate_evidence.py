@@ -316,6 +316,10 @@ class GateEvidence:
                 self.advance.restore(stored_mapping(obj["advance"]))
             if obj["pairing"] is not None:
                 self.pairing = Pairing.from_json(stored_mapping(obj["pairing"]))
+                if self.pairing.weight_pct != weight_pct:
+                    raise ValueError(
+                        f"'weight_pct' must be the stage's {weight_pct}: {self.pairing.weight_pct}"
+                    )
         self.carried.restore(stored_mapping(obj["carried"]))
         self.dispersion.restore(stored_mapping(obj["dispersion"]))
         self.window.restore(stored_mapping(obj["window"]))
@@ -324,3 +328,20 @@ class GateEvidence:
         self.tally = Tally(**{key: int(str(value)) for key, value in tally.items()})
         self.error = None if obj["error"] is None else str(obj["error"])
         self._has_crossed = bool(obj["has_failed"])
+
+    def check(self, *, is_running: bool, most_finished: int) -> None:
+        """Refuse what cannot have been seen. is_running: whether the current stage runs the gate; most_finished: the
+        stages before it that do. Raises GateError."""
+        if (self.stage_rollback is not None) is not is_running:
+            state = "has" if is_running else "has not"
+            raise GateError(f"gate {self.gate.name!r}: its stage {state} this gate, the stored book differs")
+        if len(self.finished) > most_finished:
+            raise GateError(
+                f"gate {self.gate.name!r}: 'finished' must hold at most {most_finished} stages: {len(self.finished)}"
+            )
+        if not all(math.isfinite(log_e) for log_e in self.finished):
+            raise GateError(f"gate {self.gate.name!r}: 'finished' must be finite: {self.finished}")
+        tally = self.tally
+        pairs = ((tally.canary_events, tally.canary_n), (tally.stable_events, tally.stable_n))
+        if not all(0 <= events <= n for events, n in pairs):
+            raise GateError(f"gate {self.gate.name!r}: 'tally' must have 0 <= events <= n: {vars(tally)}")

@@ -9,6 +9,7 @@ Source: gates.md semantics 1 to 10. Must never import: anything that does I/O or
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 
@@ -215,7 +216,11 @@ class GateBook:
 
     @classmethod
     def from_json(cls, policy: RolloutPolicy, obj: Mapping[str, object]) -> GateBook:
-        """Read back what `to_json` wrote. Raises GateError, also where the policy is not the one it was made for."""
+        """Read back what `to_json` wrote.
+
+        Raises GateError for everything that no honest book of this policy is: what is read must come out again as it
+        stands, and be judgeable, so that nothing fails later in the middle of a rollout.
+        """
         try:
             if obj["v"] != _VERSION:
                 raise GateError(f"the book was stored in form {obj['v']}, this is form {_VERSION}")
@@ -225,7 +230,11 @@ class GateBook:
             book = cls(policy, (float(str(ends[0])), float(str(ends[1]))))
             book.stage_name = None if obj["stage"] is None else str(obj["stage"])
             weight_pct = None if book.stage_name is None else policy.stage(book.stage_name).weight_pct
-            for name, stored in stored_mapping(obj["gates"]).items():
+            stored_gates = stored_mapping(obj["gates"])
+            if set(stored_gates) != set(book.gates):
+                wanted, has = (", ".join(sorted(names)) for names in (book.gates, stored_gates))
+                raise GateError(f"the stored book must hold the gates {wanted}: {has}")
+            for name, stored in stored_gates.items():
                 book.gates[name].restore(stored_mapping(stored), weight_pct)
             book.ratio.restore(stored_mapping(obj["ratio"]))
             book.ratio_units = [int(str(units)) for units in stored_list(obj["ratio_units"])]
@@ -234,13 +243,33 @@ class GateBook:
             for stored in stored_list(obj["alarms"]):
                 alarm = stored_mapping(stored)
                 book.alarms.append(Alarm(ReasonCode(str(alarm["reason"])), str(alarm["detail"])))
-        except (KeyError, TypeError, IndexError) as error:
+            book._check(obj)
+        except (KeyError, TypeError, IndexError, AttributeError, ArithmeticError) as error:
             raise GateError(f"not a stored book of gates: {error!r}") from error
         except ValueError as error:
             raise (
                 error if isinstance(error, GateError) else GateError(f"not a stored book: {error}")
             ) from error
         return book
+
+    def _check(self, obj: Mapping[str, object]) -> None:
+        """Refuse a book that was not read as it stands, or that cannot be judged. Raises ValueError."""
+        if min(self.ratio_units) < 0 or len(self.ratio_units) != 2:
+            raise GateError(f"'ratio_units' must be two counts >= 0: {self.ratio_units}")
+        if self.stage_name is not None:
+            names = [stage.name for stage in self.policy.live_stages]
+            if self.stage_name not in names:
+                raise GateError(f"'stage' must be one of {', '.join(names)}: {self.stage_name!r}")
+            stages = self.policy.live_stages[: names.index(self.stage_name) + 1]
+            for name, evidence in self.gates.items():
+                runs = [any(gate.name == name for gate in stage.gates) for stage in stages]
+                evidence.check(is_running=runs[-1], most_finished=sum(runs[:-1]))
+            self.judge(self.stage_name, at=0.0, entered_at=0.0, extended=False)
+        written = self.to_json()
+        json.dumps(written, allow_nan=False)
+        strange = [name for name in obj if written.get(name) != obj[name]]
+        if strange:
+            raise GateError(f"'{strange[0]}' is not as a book of gates writes it")
 
 
 def _status(

@@ -17,6 +17,8 @@ from typing import Literal, Protocol
 
 from scipy.special import log_ndtr
 
+from policies.evidence_blocks import stored_number
+
 Side = Literal["above", "below", "within", "beyond"]
 
 
@@ -162,4 +164,5 @@ class EffectTest:
         if not isinstance(sums, Mapping):
             raise TypeError(f"'sums' must be a mapping: {sums!r}")
         self.sums.restore(sums)
-        self.score, self.information = float(str(obj["score"])), float(str(obj["information"]))
+        self.score = stored_number(obj, "score")
+        self.information = stored_number(obj, "information", at_least=0.0)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from scipy.optimize import brentq
 from scipy.special import betaln, xlog1py, xlogy
 
+from policies.evidence_blocks import stored_counts
 from policies.mixture import log_sum_exp
 
 WORSE = (1.3, 1.5, 1.8, 2.2, 3.0, 5.0, 10.0)
@@ -82,7 +83,7 @@ class BoundTest:
 
     def restore(self, obj: Mapping[str, object]) -> None:
         """Take the counts that `to_json` wrote."""
-        self.events, self.n = int(str(obj["events"])), int(str(obj["n"]))
+        self.events, self.n = stored_counts(obj, "events", "n")
 
 
 @dataclass
@@ -181,7 +182,7 @@ class TwoByTwoTest:
     def restore(self, obj: Mapping[str, object]) -> None:
         """Take what `to_json` wrote."""
         self.logs = _stored_logs(obj, len(self.ratios))
-        self.stable_events, self.stable_n = int(str(obj["stable_events"])), int(str(obj["stable_n"]))
+        self.stable_events, self.stable_n = stored_counts(obj, "stable_events", "stable_n")
 
 
 def interval_of_rate(events: int, n: int, *, alpha: float) -> tuple[float, float] | None:
@@ -231,6 +232,6 @@ def _times(count: float, log: float) -> float:
 
 def _stored_logs(obj: Mapping[str, object], size: int) -> list[float]:
     logs = obj["logs"]
-    if not isinstance(logs, list) or len(logs) != size:
-        raise ValueError(f"'logs' must be a list of {size} numbers: {logs!r}")
+    if not isinstance(logs, list) or len(logs) != size or not all(math.isfinite(float(log)) for log in logs):
+        raise ValueError(f"'logs' must be a list of {size} finite numbers: {logs!r}")
     return [float(log) for log in logs]

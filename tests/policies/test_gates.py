@@ -446,3 +446,132 @@ def test_book_refuses_what_is_not_its_own() -> None:
         GateBook.start(POLICY)
     with pytest.raises(GateError, match="not a stored book"):
         GateBook.from_json(POLICY, {"policy": POLICY.digest})
+
+
+def _full_book() -> dict[str, object]:
+    """A stored book of two stages with counts, payoffs and a gap that was over before."""
+    book = GateBook.start(POLICY, RANGE)
+    book.observe(poll("shadow", {"call_rate_gap": GapBlock(60, 300, 250, 1700)}))
+    book.enter_stage("canary-25")
+    generator = np.random.default_rng(3)
+    for _ in range(3):
+        book.observe(healthy("canary-25", generator))
+    return json.loads(json.dumps(book.to_json()))  # type: ignore[no-any-return]
+
+
+def _at(obj: object, path: str) -> tuple[object, object]:
+    *way, last = (int(key) if key.isdigit() else key for key in path.split("/"))
+    for key in way:
+        obj = obj[key]  # type: ignore[index]
+    return obj, last
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("gates/errors/finished", [0.0] * 12),
+        ("gates/errors/finished", [math.inf]),
+        ("gates/errors/finished", ["nan"]),
+        ("gates/errors/tally/canary_n", -1),
+        ("gates/errors/tally/canary_events", 10_000),
+        ("gates/errors/tally/units", 1),
+        ("gates/errors/carried/test/n", -5),
+        ("gates/errors/carried/test/events", 10_000),
+        ("gates/errors/carried/polls/total", math.nan),
+        ("gates/errors/stage_rollback", None),
+        ("gates/errors/dispersion/events", -3),
+        ("gates/errors/dispersion/squares", math.inf),
+        ("gates/errors/dispersion/is_bursty", "no"),
+        ("gates/errors/has_failed", "no"),
+        ("gates/errors/error", 7),
+        ("gates/utility/advance/log_e", math.inf),
+        ("gates/utility/advance/log_e", "nan"),
+        ("gates/utility/carried/n", -1),
+        ("gates/utility/carried/squares", -1.0),
+        ("gates/utility/pairing/weight_pct", 50.0),
+        ("gates/utility/pairing/weight_pct", 0.0),
+        ("gates/utility/pairing/canary", [math.nan]),
+        ("gates/utility/pairing", None),
+        ("gates/utility/savings/canary", [0.0]),
+        ("gates/utility/window/waiting", {"kind": "utility"}),
+        ("gates/call-rate-gap/carried/information", -1.0),
+        ("gates/call-rate-gap/carried/sums/blocks", -1),
+        ("gates/call-rate-gap/carried/sums/totals", [9.0, 1.0, 0.0, 0.0]),
+        ("ratio/logs/0", math.nan),
+        ("ratio/logs/0", math.inf),
+        ("ratio_units", [1, -1]),
+        ("ratio_units", [1]),
+        ("ratio_has_failed", "yes"),
+        ("stage", "canary-26"),
+        ("stage", "alignment"),
+        ("stage", "full"),
+        ("stage", None),
+        ("missing", []),
+        ("alarms", [{"reason": "no reason", "detail": ""}]),
+        ("extra", 1),
+    ],
+)
+def test_a_stored_book_that_cannot_be_is_refused_when_it_is_read(path: str, value: object) -> None:
+    """Counts below zero or events beyond trials, numbers that are none, foreign keys and stages: GateError, and no
+    other error, at loading and not at a later poll."""
+    stored = _full_book()
+    assert GateBook.from_json(POLICY, stored).to_json() == stored
+    inner, last = _at(stored, path)
+    inner[last] = value  # type: ignore[index]
+    with pytest.raises(GateError):
+        GateBook.from_json(POLICY, stored)
+
+
+@pytest.mark.parametrize("name", ["errors", "slow", "utility", "call-rate-gap"])
+def test_a_stored_book_without_one_of_the_gates_is_refused(name: str) -> None:
+    """What is not there is not a gate that has seen nothing: a rollout about to roll back would hold."""
+    stored = _full_book()
+    del stored["gates"][name]  # type: ignore[attr-defined]
+    with pytest.raises(GateError, match="must hold the gates"):
+        GateBook.from_json(POLICY, stored)
+
+
+def test_unusable_evidence_is_still_unusable_after_a_restart() -> None:
+    """The error of a stage's gate is stored: a restart does not make lost payoffs harmless."""
+    book = book_in("canary-25")
+    book.observe(poll("canary-25", {"utility": UtilityBlock(np.array([math.nan]), np.zeros(3))}))
+    book = through_json(book)
+    for _ in range(30):
+        book.observe(healthy("canary-25", np.random.default_rng(0)))
+    assert gate_of(judged(book, 30.0), "utility") is GateStatus.ERROR
+
+
+def test_a_failed_gate_goes_before_one_in_error() -> None:
+    """Evidence of harm and unusable evidence at once: the rollback is told as what was proven."""
+    book = book_in("canary-25")
+    bad: Block = UtilityBlock(np.array([math.nan]), np.zeros(3))
+    book.observe(poll("canary-25", {"utility": bad, "canary_errors": CountBlock(60, 80)}))
+    verdict = judged(book, 1.0)
+    assert (gate_of(verdict, "errors"), gate_of(verdict, "utility")) == (GateStatus.FAIL, GateStatus.ERROR)
+    assert (verdict.decision, verdict.reason) == (Decision.ROLLBACK, ReasonCode.BOUND_EXCEEDED)
+
+
+def test_one_gate_that_failed_and_then_broke_has_failed() -> None:
+    """A gate whose harm was proven before its evidence became unusable stays failed: an error would only hold."""
+    book = book_in("canary-25")
+    generator = np.random.default_rng(0)
+    for _ in range(60):
+        book.observe(healthy("canary-25", generator, called=0.9, sold=0.0))
+    assert gate_of(judged(book, 1.0), "utility") is GateStatus.FAIL
+    book.observe(poll("canary-25", {"utility": UtilityBlock(np.array([math.inf]), np.zeros(3))}))
+    assert book.gates["utility"].error is not None
+    assert gate_of(judged(book, 1.0), "utility") is GateStatus.FAIL
+
+
+def test_a_poll_at_another_weight_is_not_fed() -> None:
+    """Such a poll changes no gate and no sample ratio: neither harm nor its absence is taken from it."""
+    book = book_in("canary-5")
+    book.observe(poll("canary-5", {"canary_errors": CountBlock(1, 50)}))
+    before = book.to_json()
+    strange: dict[str, Block] = {
+        "canary_errors": CountBlock(90, 100),
+        SAMPLE_RATIO: AssignmentBlock(150, 50, 25.0),
+    }
+    book.observe(PollEvidence(1.0, 25.0, strange))
+    after = book.to_json()
+    assert {name for name in after if after[name] != before[name]} == {"missing"}
