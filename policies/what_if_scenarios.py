@@ -32,17 +32,32 @@ class Baseline:
     ) -> Effect:
         """The canary with these rates and this difference of utility; stable stays as it is. Raises AssumptionError."""
         given = rates or {}
-        unknown = sorted(set(given) - set(self.rates))
-        if unknown:
-            known = ", ".join(sorted(self.rates)) or "none"
-            raise AssumptionError(
-                f"no live gate of this policy judges {unknown[0]!r}; shares it judges: {known}"
-            )
-        if difference and self.payoffs is None:
-            raise AssumptionError("no live gate of this policy compares utility")
+        for metric in given:
+            self.check_known(metric)
+        if difference:
+            self._check_difference(difference)
         payoffs = None if self.payoffs is None else replace(self.payoffs, difference=difference)
         both = {metric: Rates(given.get(metric, rate), rate) for metric, rate in self.rates.items()}
         return Effect(name, both, payoffs)
+
+    def check_known(self, metric: str) -> None:
+        """Raises AssumptionError for a metric that no live gate judges as a share; it names those that are."""
+        if metric not in self.rates:
+            known = ", ".join(sorted(self.rates)) or "none"
+            raise AssumptionError(
+                f"no live gate of this policy judges {metric!r}; shares it judges: {known}"
+                + ("; and it compares utility" if self.payoffs is not None else "")
+            )
+
+    def _check_difference(self, difference: float) -> None:
+        if self.payoffs is None:
+            raise AssumptionError("no live gate of this policy compares utility")
+        low, high = self.payoffs.low, self.payoffs.high
+        if not abs(difference) < high - low:  # also NaN
+            raise AssumptionError(
+                f"'utility' must be a difference within {high - low:g} either way, the width of the payoff range "
+                f"[{low:g}, {high:g}] in utility.yaml: {difference:g}"
+            )
 
 
 def baseline_of(
@@ -131,7 +146,7 @@ def effects_from(texts: Sequence[str], baseline: Baseline) -> tuple[Effect, ...]
     """Own scenarios, one per text: `canary_errors=2%`, `utility=-0.3`, several with commas. Raises AssumptionError."""
     found = []
     for text in texts:
-        rates, difference = _read(text, takes_utility=True)
+        rates, difference = _read(text, baseline)
         found.append(baseline.effect(text, rates, difference=difference))
     return tuple(found)
 
@@ -140,12 +155,12 @@ def rates_from(texts: Sequence[str]) -> dict[str, float]:
     """Baseline shares as people write them: `canary_errors=0.2%`. Raises AssumptionError."""
     rates: dict[str, float] = {}
     for text in texts:
-        rates.update(_read(text, takes_utility=False)[0])
+        rates.update(_read(text, None)[0])
     return rates
 
 
-def _read(text: str, *, takes_utility: bool) -> tuple[dict[str, float], float]:
-    """Shares by metric, and the difference of utility."""
+def _read(text: str, baseline: Baseline | None) -> tuple[dict[str, float], float]:
+    """Shares by metric, and the difference of utility; without a baseline, shares of any metric only."""
     rates: dict[str, float] = {}
     difference = 0.0
     for part in text.split(","):
@@ -153,10 +168,14 @@ def _read(text: str, *, takes_utility: bool) -> tuple[dict[str, float], float]:
         try:
             if not sign:
                 raise ValueError("must be written METRIC=VALUE")
-            if name == "utility" and takes_utility:
+            if name == "utility" and baseline is not None:
                 difference = float(value)
             else:
+                if baseline is not None:
+                    baseline.check_known(name)
                 rates[name] = percents_of(value) / 100
+        except AssumptionError:
+            raise
         except ValueError as error:
             raise AssumptionError(f"{part.strip()!r}: {error}") from error
     return rates, difference

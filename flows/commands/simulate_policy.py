@@ -124,6 +124,8 @@ def _simulate_all(
         per_s = None if traffic is None else per_second_of(traffic)
     except ValueError as error:
         fail(f"'--traffic' {error}")
+    if per_s == 0:
+        fail(f"'--traffic' must be more than nothing: {traffic}")
     settings = Settings(runs=runs, seed=seed, requests_per_s=per_s)
     first = rivals[0][1]
     base = baseline_of(first, utility.range, rates=rates_from(baseline))

@@ -62,6 +62,7 @@ def test_two_policies_side_by_side(tmp_path: Path) -> None:
     [
         (["telemarketing"], "say one of --what-if and --history"),
         (["telemarketing", "--what-if", "--traffic", "200"], "'--traffic' must be a rate with its unit"),
+        (["telemarketing", "--what-if", "--traffic", "0/s"], "'--traffic' must be more than nothing: 0/s"),
         (["telemarketing", "--what-if", "--compare", "nowhere.yaml"], "no rollout policy in nowhere.yaml"),
     ],
 )

@@ -68,6 +68,17 @@ def test_effects_as_people_write_them() -> None:
             "canary_error=2%",
             "no live gate of this policy judges 'canary_error'; shares it judges: canary_errors",
         ),
+        (
+            "nope=3",
+            "no live gate of this policy judges 'nope'; shares it judges: canary_errors, slow_share; and it "
+            "compares utility",
+        ),
+        (
+            "utility=-1000",
+            "'utility' must be a difference within 30.8 either way, the width of the payoff range [-1, 29.8] in "
+            "utility.yaml: -1000",
+        ),
+        ("utility=nan", "'utility' must be a difference within 30.8 either way"),
         ("utility=much", "'utility=much': could not convert string to float"),
     ],
 )
