@@ -17,13 +17,16 @@ from policies.rollout_policy import Gate, RolloutPolicy, Stage
 class Odds:
     """What became of simulated rollouts under one effect: shares in [0, 1].
 
-    gate: whose rollbacks `stopped` counts; "" for those of all gates together.
+    gate: whose rollbacks `stopped` counts; "" for those of all gates together. undecided: rolled back because nothing
+    was shown in the longest bake; waits: for a person.
     """
 
     gate: str
     effect: str
     stopped: float
     promoted: float
+    undecided: float
+    waits: float
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,25 @@ class Section:
 
 
 def explain(
-    policy: RolloutPolicy, *, unit: str, waits: Mapping[tuple[str, str], str], odds: Sequence[Odds] = ()
+    policy: RolloutPolicy,
+    *,
+    unit: str,
+    waits: Mapping[tuple[str, str], str],
+    odds: Sequence[Odds] = (),
+    assumed: Sequence[str] = (),
 ) -> tuple[Section, ...]:
-    """The whole policy. unit: of the utility spec. waits: (gate, stage) → how long it takes there, in words."""
+    """The whole policy. unit: of the utility spec. waits: (gate, stage) → how long it takes there, in words.
+
+    assumed: gates that the simulations behind `odds` took to pass.
+    """
     gates = tuple(
         Section(
             f"Gate {gate.name}",
-            _gate_lines(
-                policy, gate, unit=unit, waits=waits, odds=[one for one in odds if one.gate == gate.name]
+            (
+                *_gate_lines(policy, gate, unit=unit, waits=waits),
+                *(_simulated(one) for one in odds if one.gate == gate.name),
+                *(_not_simulated(gate, waits) if gate.name in assumed else ()),
+                f"Why, says {gate.owner}: {gate.rationale}",
             ),
         )
         for gate in policy.live_gates
@@ -52,7 +66,7 @@ def explain(
     return (
         Section(
             f"{policy.service}, version {policy.version}",
-            (*_summary(policy), *(_overall(one) for one in odds if not one.gate)),
+            (*_summary(policy), *(_overall(one, assumed) for one in odds if not one.gate)),
         ),
         Section("Before any user sees it", offline),
         Section("On live traffic", live),
@@ -71,45 +85,74 @@ def duration(seconds: float) -> str:
     return f"{seconds:.3g} s"
 
 
-def _overall(one: Odds) -> str:
-    undecided = max(1.0 - one.stopped - one.promoted, 0.0)
+def _overall(one: Odds, assumed: Sequence[str]) -> str:
+    taken = f" Taken to pass: {_listed(assumed)}." if assumed else ""
     return (
         f"Simulated, {one.effect}: {_percent(one.promoted)} of rollouts are promoted, {_percent(one.stopped)} rolled "
-        f"back on evidence; {_percent(undecided)} end without it."
+        f"back on evidence{_rest(one)}.{taken}"
     )
 
 
+def _simulated(one: Odds) -> str:
+    others = 1.0 - one.stopped - one.promoted - one.undecided - one.waits
+    stopped_too = f", {_percent(others)} are rolled back by other gates" if others >= 0.0005 else ""
+    return (
+        f"Simulated, {one.effect}: it rolls back {_percent(one.stopped)} of rollouts; {_percent(one.promoted)} are "
+        f"promoted{stopped_too}{_rest(one)}."
+    )
+
+
+def _rest(one: Odds) -> str:
+    """What neither passed nor was stopped on evidence."""
+    undecided = f", {_percent(one.undecided)} end undecided and are rolled back" if one.undecided else ""
+    return undecided + (f", {_percent(one.waits)} wait for a person" if one.waits else "")
+
+
+def _not_simulated(gate: Gate, waits: Mapping[tuple[str, str], str]) -> tuple[str]:
+    planned = [f"{how_long} ({stage})" for (name, stage), how_long in waits.items() if name == gate.name]
+    return (f"Not simulated{f'; planned to take {_listed(planned)}' if planned else ''}.",)
+
+
 def _summary(policy: RolloutPolicy) -> tuple[str, ...]:
-    live = policy.live_stages
+    live, maturity = policy.live_stages, policy.maturity_s
     shortest = sum(stage.bake_min_s for stage in live)
     longest = sum(stage.bake_max_s * (2 if stage.on_inconclusive == "extend" else 1) for stage in live)
     waits = any(stage.on_inconclusive == "manual" or stage.approval for stage in live)
     return (
         f"Owned by {policy.owner}. It takes a release through {', '.join(s.name for s in policy.stages)}.",
-        f"On live traffic that takes at least {duration(shortest)} and at most {duration(longest)}"
-        + (", and longer where a person is asked." if waits else "."),
+        f"On live traffic that takes {f'at least {duration(shortest)} and ' if shortest else ''}at most "
+        f"{duration(longest)}" + (", and longer where a person is asked." if waits else "."),
         f"A release that is no worse than tolerated is rolled back in at most {_percent(policy.alpha_rollback)} of "
         "rollouts, over all gates, stages and looks together; the tests may look at every poll.",
         f"A gate that must pass lets a release through that is worse by its whole margin in at most "
         f"{_percent(policy.alpha_advance)} of the times, at each stage.",
         "Missing, late or unusable evidence never counts as good: the rollout waits, or rolls back where a gate says "
-        f"so. A decision counts once it is {duration(policy.maturity_s)} old, whatever was decided.",
+        f"so. A decision counts {f'once it is {duration(maturity)} old' if maturity else 'at once'}, whatever was "
+        "decided.",
         f"The candidate's share of users lapses to none when nobody has confirmed it for {duration(policy.lease_s)}.",
     )
 
 
 def _offline(stage: Stage) -> str:
-    parts = [f"{gate.name} ({_condition(gate)})" for gate in stage.required]
-    return f"{stage.name.capitalize()}: refused unless {_listed(parts)}."
+    said = []
+    for what, gates in (
+        ("refused unless", [gate for gate in stage.required if gate.on_fail == "rollback"]),
+        ("held unless", [gate for gate in stage.required if gate.on_fail == "hold"]),
+        ("on a dry run, which changes nothing:", [gate for gate in stage.gates if gate.dry_run]),
+    ):
+        if gates:
+            said.append(f"{what} {_listed([f'{gate.name} ({_condition(gate)})' for gate in gates])}")
+    return f"{stage.name.capitalize()}: {'; '.join(said)}."
 
 
 def _condition(gate: Gate) -> str:
     who = {"first": "first release only: ", "challenger": "challengers only: "}.get(gate.applies_to, "")
+    rows = f", on at least {gate.min_samples:,} rows" if gate.min_samples else ""
     if gate.when is not None:
-        return f"{who}{gate.when}"
+        return f"{who}{gate.when}{rows}"
     end = {"lower": "surely, ", "upper": "surely, ", "value": ""}[gate.estimate]
     word = "at most" if gate.max is not None else "at least"
-    return f"{who}{METRICS[gate.metric].says}: {end}{word} {_number(gate.bound)}"
+    return f"{who}{METRICS[gate.metric].says}: {end}{word} {_number(gate.bound)}{rows}"
 
 
 def _live(stage: Stage) -> str:
@@ -143,11 +186,14 @@ def _gate_lines(
     *,
     unit: str,
     waits: Mapping[tuple[str, str], str],
-    odds: Sequence[Odds],
 ) -> tuple[str, ...]:
     lines = [_claim(gate, unit)]
+    if gate.min_samples:
+        lines.append(f"It passes only once it has seen {gate.min_samples:,} units; it may fail sooner.")
+    if gate.window_s:
+        lines.append(f"Its evidence is judged in blocks of {duration(gate.window_s)}.")
     if gate.dry_run:
-        lines.append("Dry run: it is judged and shown, and changes nothing.")
+        return (*lines, "Dry run: it is judged and shown, and changes nothing.")
     required = [stage for stage in policy.live_stages if _is_required(stage, gate)]
     watched = [s.name for s in policy.live_stages if _runs(s, gate) and s not in required]
     if required:
@@ -164,12 +210,6 @@ def _gate_lines(
         f"{' once the longest time is over' if gate.on_missing == 'rollback' else ''}; if evidence is unusable, it "
         f"{asked[gate.on_error]}. Of the chance of a false rollback it has {_percent(policy.alpha_of(gate.name))}."
     )
-    lines += [
-        f"Simulated, {one.effect}: it rolls back {_percent(one.stopped)} of rollouts; {_percent(one.promoted)} are "
-        "promoted."
-        for one in odds
-    ]
-    lines.append(f"Why, says {gate.owner}: {gate.rationale}")
     return tuple(lines)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +45,7 @@ def explain_policy(
         refuse_policy(error, as_json=as_json)
     policy, utility = policies.rollout, policies.utility
     plans = plan_rollout(policy, utility.range)
-    odds = list(_odds(policy, baseline_of(policy, utility.range), runs)) if runs else []
+    odds, assumed = _odds(policy, baseline_of(policy, utility.range), runs) if runs else ([], ())
     sections = explain(
         policy,
         unit=utility.unit,
@@ -57,6 +56,7 @@ def explain_policy(
             for plan in plans
         },
         odds=odds,
+        assumed=assumed,
     )
     if as_json:
         print_json([{"title": section.title, "lines": list(section.lines)} for section in sections])
@@ -67,8 +67,11 @@ def explain_policy(
             console.print(f"  {line}", highlight=False, markup=False)
 
 
-def _odds(policy: RolloutPolicy, baseline: Baseline, runs: int) -> Iterator[Odds]:
-    """What the policy's own scenarios come to; those of a gate bear its name, the A/A run concerns all."""
+def _odds(policy: RolloutPolicy, baseline: Baseline, runs: int) -> tuple[list[Odds], tuple[str, ...]]:
+    """What the policy's own scenarios come to; those of a gate bear its name, the A/A run concerns all.
+
+    Then the gates that were taken to pass.
+    """
     from rich.console import Console
     from rich.progress import track
 
@@ -78,15 +81,19 @@ def _odds(policy: RolloutPolicy, baseline: Baseline, runs: int) -> Iterator[Odds
 
     gates = [gate.name for gate in policy.live_gates if not gate.dry_run]
     scenarios = scenarios_of(policy, baseline)
+    odds: list[Odds] = []
+    assumed: dict[str, None] = {}
     for effect in track(scenarios, description="simulating", console=Console(stderr=True), transient=True):
         found = simulate(policy, effect, Settings(runs=runs))
+        assumed |= dict.fromkeys(found.assumed)
+        rest = (found.share("promoted"), found.share("inconclusive"), found.share("waits"))
         if effect.name == SAME:
-            yield Odds("", SAME, found.share("rolled_back"), found.share("promoted"))
+            odds.append(Odds("", SAME, found.share("rolled_back"), *rest))
         for name in gates:
             is_its_own = effect.name.startswith(f"{name} ")
             if name not in found.assumed and (is_its_own or effect.name == SAME):
-                said = effect.name.removeprefix(f"{name} ")
-                yield Odds(name, said, _stopped_by(found, name), found.share("promoted"))
+                odds.append(Odds(name, effect.name.removeprefix(f"{name} "), _stopped_by(found, name), *rest))
+    return odds, tuple(assumed)
 
 
 def _stopped_by(found: WhatIf, gate: str) -> float:
