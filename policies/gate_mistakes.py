@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 
 from policies.metrics import METRICS, Metric
+from policies.other_words import METRIC_WORDS
 from policies.rollout_file import GateFile, MarginFile
 from policies.yaml_mistakes import did_you_mean
 
@@ -28,10 +29,11 @@ def gate_mistakes(gate: GateFile) -> Iterator[Mistake]:
     """Every mistake of meaning in one gate."""
     metric = METRICS.get(gate.metric)
     if metric is None:
+        ours = METRIC_WORDS.get(gate.metric)
+        hint = did_you_mean(gate.metric, list(METRICS)) if ours is None else f": {ours}"
         yield (
             "metric",
-            f"unknown metric '{gate.metric}'{did_you_mean(gate.metric, list(METRICS))} "
-            f"(known: {', '.join(METRICS)})",
+            f"unknown metric '{gate.metric}'{hint} (known: {', '.join(METRICS)})",
         )
         return
     if gate.compare_to == "champion" and not metric.champion:

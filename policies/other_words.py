@@ -28,6 +28,14 @@ _GATES = "gates stand in this file; write `gates`"
 _BAKE = "write `bake: {min: 15m, max: 2h}`"
 _STAGE_GATES = "gates say themselves where they are required: write `requiredFrom: 5%` at the gate"
 _WEIGHT = "write `weight: 5%`"
+_MATURITY = "write `maturity` once at the top of the file: evidence counts when it is old enough"
+_NO_CALLS = (
+    "nothing is called from here; where a person must agree write `approval: true` at the stage; to roll back by hand "
+    "there is `trimtab abort`"
+)
+_NO_ARGS = "a policy is frozen, digested and signed for as it stands; write the values themselves"
+_NO_SKIP = "no release goes on without evidence; a canary stage of 1 % or less may, with `advanceOn: bake`"
+_SHADOW = "mirrored requests are a stage of their own; write a stage with `kind: shadow`"
 
 GATE_WORDS: Mapping[str, str] = {
     **dict.fromkeys(
@@ -45,7 +53,9 @@ GATE_WORDS: Mapping[str, str] = {
     **dict.fromkeys(("threshold", "thresholdRange", "bound", "effectSize", "allowedIncrease"), _BOUND),
     **dict.fromkeys(("successCondition", "failureCondition", "condition"), _CONDITION),
     "interval": _INTERVAL,
-    "initialDelay": "write the stage's least bake: `bake: {min: 15m, max: 2h}`",
+    "initialDelay": _MATURITY,
+    "webhooks": _NO_CALLS,
+    "args": _NO_ARGS,
     **dict.fromkeys(("query", "provider", "templateRef", "measurements"), _NO_QUERY),
     **dict.fromkeys(
         ("nanStrategy", "failOnMissing"),
@@ -63,16 +73,36 @@ STAGE_WORDS: Mapping[str, str] = {
     **dict.fromkeys(("require", "gates", "analysis", "metrics"), _STAGE_GATES),
     **dict.fromkeys(("failureLimit", "threshold"), _NO_COUNT),
     "manualApproval": "write `approval: true`",
+    "initialDelay": _MATURITY,
+    "webhooks": _NO_CALLS,
+    "args": _NO_ARGS,
+    "skipAnalysis": _NO_SKIP,
+    "mirror": _SHADOW,
 }
 
 ROLLOUT_WORDS: Mapping[str, str] = {
-    **dict.fromkeys(("steps", "stepWeight", "stepWeights", "maxWeight", "canary", "strategy"), _STEPS),
+    **dict.fromkeys(
+        ("steps", "stepWeight", "stepWeights", "maxWeight", "canary", "strategy"),
+        _STEPS,
+    ),
     **dict.fromkeys(("analysis", "analysisTemplates", "metrics", "canaryConfig", "judge"), _GATES),
     **dict.fromkeys(("threshold", "failureLimit", "iterations", "scoreThresholds"), _NO_COUNT),
+    "stepWeightPromotion": "promotion is a stage of kind `full`, then one of kind `probation`",
     "interval": "write `poll: 10s`",
+    "initialDelay": _MATURITY,
+    "webhooks": _NO_CALLS,
+    "args": _NO_ARGS,
+    "skipAnalysis": _NO_SKIP,
+    **dict.fromkeys(("mirror", "mirrorWeight"), _SHADOW),
+    "dryRun": "write `dryRun: true` at each gate that is on trial",
     "maturityS": "write `maturity: 4s`",
     "pollS": "write `poll: 10s`",
     "leaseS": "write `lease: 60s`",
     "expectedRequestsPerS": "write `expectedTraffic: 200/s`",
     "progressDeadlineSeconds": "write each stage's longest bake: `bake: {min: 15m, max: 2h}`",
+}
+
+METRIC_WORDS: Mapping[str, str] = {
+    "request-success-rate": "write `canary_errors`, the share that failed: at least 99 % of success is `max: 0.01`",
+    "request-duration": "write `slow_share` with `budget: 500ms`: the share of requests that took longer",
 }

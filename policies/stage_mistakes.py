@@ -82,15 +82,18 @@ def _requirements(file: RolloutFile, stage: StageFile) -> Iterator[Mistake]:
     """A stage that advances on gates has some, for every release that comes, and time for their outcomes."""
     if stage.advance_on != "gates" or stage.kind == "full":
         return
+    is_all_known = all(
+        gate.metric in METRICS for gate in file.gates
+    )  # else a gate may be one of this stage's
     required = [gate for gate in file.gates if gate.metric in METRICS and is_required_in(gate, stage)]
-    if not required:
+    if not required and is_all_known:
         yield (
             ("advanceOn",),
             f"'gates' needs a gate that is required in '{stage.name}': none is that it can measure, with "
             "`requiredFrom` at or below its weight, and not on a dry run",
         )
         return
-    if stage.kind == "offline":
+    if stage.kind == "offline" and is_all_known:
         for kind in ("first", "challenger"):
             if not any(gate.applies_to in (kind, "all", None) for gate in required):
                 yield ("name",), f"no gate of stage '{stage.name}' applies to a {kind} release"

@@ -23,6 +23,14 @@ TEXT = Path(__file__).with_name("every_key.yaml").read_text(encoding="utf-8")
         ("gate", "nanStrategy: replace", "missing, NaN or too little evidence never passes"),
         ("gate", "critical: true", "write `onFail: rollback`"),
         ("gate", "budgetMs: 250", "write `budget: 250ms`"),
+        ("gate", "initialDelay: 5m", "write `maturity` once at the top of the file"),
+        ("gate", "args: []", "a policy is frozen, digested and signed for as it stands"),
+        ("stage", "mirror: true", "write a stage with `kind: shadow`"),
+        ("top", "webhooks: []", "nothing is called from here"),
+        ("top", "skipAnalysis: true", "no release goes on without evidence"),
+        ("top", "mirror: true", "write a stage with `kind: shadow`"),
+        ("top", "stepWeightPromotion: 50", "a stage of kind `full`, then one of kind `probation`"),
+        ("top", "dryRun: [{metricName: x}]", "write `dryRun: true` at each gate"),
         ("stage", "setWeight: 5", "'stages[0].setWeight' is no key here: write `weight: 5%`"),
         ("stage", "weightPct: 5", "write `weight: 5%`"),
         ("stage", "pause: {duration: 10m}", "write `bake: {min: 15m, max: 2h}`"),
@@ -50,3 +58,22 @@ def test_the_word_of_another_tool_is_answered_with_ours(place: str, line: str, s
     assert says in str(issue)
     assert issue.line == text.splitlines().index(f"{indent}{line}") + 1
     assert issue.column == len(indent) + 1
+
+
+@pytest.mark.parametrize(
+    ("metric", "says"),
+    [
+        ("request-success-rate", "unknown metric 'request-success-rate': write `canary_errors`, the share that failed"),
+        ("request-duration", "unknown metric 'request-duration': write `slow_share` with `budget: 500ms`"),
+        ("canary_eror", "unknown metric 'canary_eror'; did you mean 'canary_errors'?"),
+    ],
+)  # fmt: skip
+def test_an_unknown_metric_is_one_error(metric: str, says: str) -> None:
+    """It is answered with ours, and its stage is not said to lack a gate on top of it: here the shadow's only one."""
+    text = TEXT.replace("metric: canary_errors", f"metric: {metric}").replace(
+        "metric: quarantined_share", f"metric: {metric}", 1
+    )
+    with pytest.raises(PolicyError) as caught:
+        load_rollout(text, "r.yaml")
+    assert len(caught.value.issues) == 2
+    assert all(says in str(issue) for issue in caught.value.issues)
