@@ -76,7 +76,7 @@ def start(
 
     Example: trimtab rollout start --release telemarketing-0123456789ab
     """
-    from flows.system import make_world, stable_release
+    from flows.system import is_up, make_world, stable_release
     from flows.wiring import locate_home, open_store
     from services.rollout.new_rollout import begin_rollout
     from services.serving.release import ReleaseError, find_release
@@ -101,6 +101,8 @@ def start(
     active = rollouts.active(db, service)
     if active is not None and active.candidate != release:
         fail(f"rollout {active.id} of {active.candidate} is not over; `trimtab status` shows it")
+    if not is_up(home):  # before it is on record: nobody could conduct it
+        fail("the system is down: `trimtab up` first")
     record = active or begin_rollout(
         make_world(home, db),
         service=service,
