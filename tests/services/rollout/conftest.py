@@ -191,10 +191,10 @@ class Simulation:
         weight = self.envoy.weight_pct() / 100
         canary = [round(weight * (i + 1)) - round(weight * i) for i in range(self._units, self._units + n)]
         first, self._units = self._units, self._units + n
+        # one after the other within the time: what came while nobody conducted is not of the moment after it
+        at = [self.time - seconds * (n - i - 0.5) / n for i in range(n)]
         return [
-            RequestRow(
-                f"r{first + i}", f"u{first + i}", "canary" if c else "stable", self.time, 200, 5.0, 1, "-"
-            )
+            RequestRow(f"r{first + i}", f"u{first + i}", "canary" if c else "stable", at[i], 200, 5.0, 1, "-")
             for i, c in enumerate(canary)
         ]
 
