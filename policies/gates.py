@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Mapping
 
-from policies.evidence import SAMPLE_RATIO, Alarm, AssignmentBlock, Measured, PollEvidence
+from policies.evidence import SAMPLE_RATIO, Alarm, AssignmentBlock, Block, Measured, PollEvidence
 from policies.evidence_blocks import stored_list, stored_mapping
 from policies.gate_evidence import GateEvidence
 from policies.gate_tests import GateError, is_two_sided, kind_of
@@ -30,6 +30,7 @@ SAMPLE_RATIO_ALPHA = 0.001
 _VERSION = 3
 _RATIO_LIMIT = -math.log(SAMPLE_RATIO_ALPHA)
 _SOURCES = frozenset({SAMPLE_RATIO, *METRICS})
+_SILENT = "the poll said nothing of it"
 _WEIGHT_TOLERANCE_PCT = 0.02  # the proxy's weights are hundredths of a per cent
 
 
@@ -90,7 +91,8 @@ class GateBook:
         self._start_ratio()
 
     def observe(self, evidence: PollEvidence) -> None:
-        """Take one poll in. Blocks taken at another weight than the stage's are refused and count as missing.
+        """Take one poll in. Blocks taken at another weight than the stage's are refused and count as missing, and so
+        does a metric of the stage that is in neither `blocks` nor `missing`: silence is no evidence.
 
         Raises GateError before a stage was entered, or for a block of the wrong kind.
         """
@@ -110,11 +112,22 @@ class GateBook:
             block = evidence.blocks.get(gate.metric)
             if block is not None:
                 self.gates[gate.name].observe(block, at=evidence.at)
-        for block in evidence.blocks.values():
-            if isinstance(block, AssignmentBlock):
-                self.ratio.update(block.canary_units, block.stable_units, w=block.weight_pct / 100)
-                self.ratio_units[0] += block.canary_units
-                self.ratio_units[1] += block.stable_units
+            elif gate.metric not in self.missing:
+                self.missing[gate.metric] = _SILENT
+        if stage.weight_pct is not None:
+            self._observe_ratio(evidence.blocks.get(SAMPLE_RATIO), stage.weight_pct)
+
+    def _observe_ratio(self, block: Block | None, weight_pct: float) -> None:
+        if not isinstance(block, AssignmentBlock):
+            self.missing.setdefault(SAMPLE_RATIO, _SILENT)
+            return
+        if abs(block.weight_pct - weight_pct) > _WEIGHT_TOLERANCE_PCT:
+            why = f"the units were assigned at {block.weight_pct:g} %, the stage is at {weight_pct:g} %"
+            self.missing[SAMPLE_RATIO] = why
+            return
+        self.ratio.update(block.canary_units, block.stable_units, w=block.weight_pct / 100)
+        self.ratio_units[0] += block.canary_units
+        self.ratio_units[1] += block.stable_units
         # An e-value that once reached 1/α has rejected: clean polls after it do not make the mismatch unproven.
         self.ratio_has_failed = self.ratio_has_failed or self.ratio.log_e >= _RATIO_LIMIT
 

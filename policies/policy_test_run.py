@@ -186,14 +186,14 @@ def _evidence(part: StageCase, tests: PolicyTests, index: int, *, at: float) -> 
         absent = [item.why for item in items if isinstance(item, Missing)]
         if absent:
             missing[metric] = "; ".join(dict.fromkeys(absent))
-        elif not all(isinstance(item, Nothing) for item in items):
+        else:  # nothing new is a block without any: the source has spoken
             blocks[metric] = _block(metric, items, index, tests.payoff_range, has_stable=stable is not None)
     weight_pct = part.stage.weight_pct or 0.0
     if part.stage.kind == "canary":
         units = _assigned(part, tests.policy, index)
         if isinstance(units, Missing):
             missing[SAMPLE_RATIO] = units.why
-        elif not isinstance(units, Nothing):
+        else:
             split = _counts(units, index)
             blocks[SAMPLE_RATIO] = AssignmentBlock(split.events, split.n - split.events, weight_pct)
     alarms = tuple(alarm for poll, alarm in part.alarms if poll == index + 1)

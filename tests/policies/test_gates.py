@@ -27,6 +27,12 @@ TEXT = YAML.read_text(encoding="utf-8")
 POLICY = load_rollout(TEXT, "rollout.yaml")
 RANGE = (-1.0, 29.8)
 EMPTY = np.empty(0)
+NOTHING_NEW: dict[str, Block] = {
+    "canary_errors": CountBlock(0, 0),
+    "slow_share": CountBlock(0, 0),
+    "utility": UtilityBlock(EMPTY, EMPTY),
+    "call_rate_gap": GapBlock(0, 0, 0, 0),
+}
 
 
 def book_in(stage: str, policy: RolloutPolicy = POLICY) -> GateBook:
@@ -36,11 +42,18 @@ def book_in(stage: str, policy: RolloutPolicy = POLICY) -> GateBook:
 
 
 def poll(stage: str, blocks: dict[str, Block], **rest: object) -> PollEvidence:
-    """One poll at the stage's weight, with a clean sample ratio of 200 units unless the blocks bring their own."""
+    """One poll at the stage's weight, with a clean sample ratio of 200 units unless the blocks bring their own, and
+    nothing new of every other metric."""
     weight = POLICY.stage(stage).weight_pct or 0.0
+    told = rest.get("missing", {})
+    nothing = {
+        gate.metric: NOTHING_NEW[gate.metric]
+        for gate in POLICY.stage(stage).gates
+        if gate.metric not in told  # type: ignore[operator]
+    }
     canary = round(2 * weight)
     ratio: dict[str, Block] = {SAMPLE_RATIO: AssignmentBlock(canary, 200 - canary, weight)} if weight else {}
-    return PollEvidence(0.0, weight, {**ratio, **blocks}, **rest)  # type: ignore[arg-type]
+    return PollEvidence(0.0, weight, {**ratio, **nothing, **blocks}, **rest)  # type: ignore[arg-type]
 
 
 def payoffs(generator: np.random.Generator, n: int, *, called: float = 0.2, sold: float = 0.2) -> np.ndarray:
@@ -108,6 +121,10 @@ def test_missing_evidence_takes_a_pass_back() -> None:
     verdict = judged(book, 17.0)
     assert (verdict.decision, verdict.reason) == (Decision.HOLD, ReasonCode.MISSING_EVIDENCE)
     assert "the proxy does not answer" in verdict.detail
+    book.observe(PollEvidence(17.0, 5.0, {SAMPLE_RATIO: AssignmentBlock(10, 190, 5.0)}))
+    verdict = judged(book, 17.5)
+    assert (verdict.decision, verdict.reason) == (Decision.HOLD, ReasonCode.MISSING_EVIDENCE)
+    assert "the poll said nothing of it" in verdict.detail
     book.observe(poll("canary-5", {}, missing={"shipper": "12 s behind"}))
     assert judged(book, 18.0).reason is ReasonCode.MISSING_EVIDENCE
     book.observe(poll("canary-5", {}, missing={"utility": "no outcomes"}))
@@ -575,3 +592,18 @@ def test_a_poll_at_another_weight_is_not_fed() -> None:
     book.observe(PollEvidence(1.0, 25.0, strange))
     after = book.to_json()
     assert {name for name in after if after[name] != before[name]} == {"missing"}
+
+
+def test_a_sample_ratio_that_the_poll_says_nothing_of_or_takes_at_another_weight_is_missing() -> None:
+    """Neither keeps the check's pass: the stage holds, and units of another weight are not counted."""
+    book = book_in("canary-5")
+    book.observe(poll("canary-5", {"canary_errors": CountBlock(0, 200)}))
+    assert judged(book, 16.0).decision is Decision.ADVANCE
+    errors: dict[str, Block] = {"canary_errors": CountBlock(0, 1)}
+    book.observe(PollEvidence(1.0, 5.0, errors))
+    assert judged(book, 16.0).reason is ReasonCode.MISSING_EVIDENCE
+    book.observe(PollEvidence(1.0, 5.0, {**errors, SAMPLE_RATIO: AssignmentBlock(50, 150, 25.0)}))
+    verdict = judged(book, 16.0)
+    assert verdict.reason is ReasonCode.MISSING_EVIDENCE
+    assert "assigned at 25 %, the stage is at 5 %" in verdict.detail
+    assert book.ratio_units == [10, 190]

@@ -146,8 +146,8 @@ def engine(payoffs: Payoffs, runs: int, seed: int) -> dict[str, float]:
             masked = [np.where(generator.random(len(a)) < payoffs.disagreement, a, 0.0) for a in arms]
             arriving.append(UtilityBlock(*masked))
             blocks: dict[str, Block] = {SAMPLE_RATIO: AssignmentBlock(*(int(n) for n in sizes), 25.0)}
-            if len(arriving) > 3:
-                blocks["utility"] = arriving.pop(0)
+            is_mature = len(arriving) > 3
+            blocks["utility"] = arriving.pop(0) if is_mature else UtilityBlock(np.zeros(0), np.zeros(0))
             book.observe(PollEvidence(at, 25.0, blocks))
             verdict = book.judge("canary-25", at=at, entered_at=0.0, extended=False)
             if verdict.decision is not Decision.HOLD:
