@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
+from policies.gate_alone import Alone
 from policies.metrics import METRICS
 from policies.rollout_policy import Gate, RolloutPolicy, Stage
 
@@ -44,10 +46,11 @@ def explain(
     waits: Mapping[tuple[str, str], str],
     odds: Sequence[Odds] = (),
     assumed: Sequence[str] = (),
+    alone: Mapping[str, Sequence[Alone]] = MappingProxyType({}),
 ) -> tuple[Section, ...]:
     """The whole policy. unit: of the utility spec. waits: (gate, stage) → how long it takes there, in words.
 
-    assumed: gates that the simulations behind `odds` took to pass.
+    assumed: gates that the simulations behind `odds` took to pass. alone: by gate, what those do by themselves.
     """
     gates = tuple(
         Section(
@@ -55,7 +58,8 @@ def explain(
             (
                 *_gate_lines(policy, gate, unit=unit, waits=waits),
                 *(_simulated(one) for one in odds if one.gate == gate.name),
-                *(_not_simulated(gate, waits) if gate.name in assumed else ()),
+                *(_by_itself(one) for one in alone.get(gate.name, ())),
+                *(_not_simulated(gate, waits) if gate.name in assumed and not alone.get(gate.name) else ()),
                 f"Why, says {gate.owner}: {gate.rationale}",
             ),
         )
@@ -106,6 +110,14 @@ def _rest(one: Odds) -> str:
     """What neither passed nor was stopped on evidence."""
     undecided = f", {_percent(one.undecided)} end undecided and are rolled back" if one.undecided else ""
     return undecided + (f", {_percent(one.waits)} wait for a person" if one.waits else "")
+
+
+def _by_itself(one: Alone) -> str:
+    undecided = max(1.0 - one.stopped - one.passed, 0.0)
+    return (
+        f"Simulated by itself at {one.stage}, {one.effect}: it rolls back {_percent(one.stopped)} of rollouts and "
+        f"passes {_percent(one.passed)}; {_percent(undecided)} stay undecided."
+    )
 
 
 def _not_simulated(gate: Gate, waits: Mapping[tuple[str, str], str]) -> tuple[str]:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from policies.what_if_scenarios import Baseline
 
 
+RUNS_ALONE = 300  # of a gate that the what-if cannot simulate: the engine itself runs it, unit by unit
+
+
 def explain_policy(
     service: str = typer.Argument("telemarketing", help="The decision service (a folder in policies/)."),
     folder: Path = typer.Option(
@@ -33,6 +36,7 @@ def explain_policy(
     Example: trimtab policy explain telemarketing
     """
     from policies.explain import explain
+    from policies.gate_alone import gate_alone
     from policies.planning import plan_rollout
     from policies.quantities import about
     from policies.what_if_scenarios import baseline_of
@@ -57,6 +61,11 @@ def explain_policy(
         },
         odds=odds,
         assumed=assumed,
+        alone={
+            gate.name: gate_alone(gate, policy, utility.range, runs=min(runs, RUNS_ALONE))
+            for gate in policy.live_gates
+            if gate.name in assumed
+        },
     )
     if as_json:
         print_json([{"title": section.title, "lines": list(section.lines)} for section in sections])
