@@ -61,7 +61,8 @@ def simulate(
     """
     if settings.runs < 1:
         raise AssumptionError(f"'runs' must be >= 1: {settings.runs}")
-    per_s = settings.requests_per_s or policy.expected_requests_per_s
+    given = settings.requests_per_s
+    per_s = policy.expected_requests_per_s if given is None else given
     if not (per_s > 0 and math.isfinite(per_s)):
         raise AssumptionError(f"'requests_per_s' must be > 0: {per_s}")
     simulation = _Simulation(policy, effect, settings, per_s, on_chunk)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from flows.commands.output import JSON_OPTION, console, print_json, print_table
+from flows.commands.output import JSON_OPTION, console, print_json, print_table, refuse_policy
 
 if TYPE_CHECKING:
     from policies.planning import Plan
@@ -38,13 +38,7 @@ def lint(
     try:
         policies = load_policies(service, folder=folder or POLICIES)
     except PolicyError as error:
-        if as_json:
-            issues = [vars(issue) for issue in error.issues]
-            print_json({"ok": False, "issues": issues, "warnings": [], "plan": []})
-        else:
-            for issue in error.issues:
-                console.print(f"[red]error[/]  {issue}", highlight=False, soft_wrap=True)
-        raise SystemExit(1) from None
+        refuse_policy(error, as_json=as_json, more={"warnings": [], "plan": []})
     warnings = lint_warnings(policies, today=datetime.now(UTC).date())
     plans = plan_rollout(policies.rollout, policies.utility.range)
     is_ok = not (is_strict and warnings)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -66,13 +67,13 @@ def open_records(name: str) -> tuple[Home, Database]:
     return home, open_store(home)
 
 
-def refuse_policy(error: PolicyError, *, as_json: bool = False) -> NoReturn:
-    """Print every mistake of a policy file with its place, and end with exit status 1."""
+def refuse_policy(error: PolicyError, *, as_json: bool, more: Mapping[str, object] | None = None) -> NoReturn:
+    """Print every mistake of a policy file with its place, exit status 1. more: further keys of the JSON."""
     if as_json:
-        print_json({"ok": False, "issues": [vars(issue) for issue in error.issues]})
+        print_json({"ok": False, "issues": [vars(issue) for issue in error.issues], **(more or {})})
     else:
         for issue in error.issues:
-            console.print(f"[red]error[/]  {issue}", highlight=False, soft_wrap=True)
+            console.print(f"[red]error[/]  {escape(str(issue))}", highlight=False, soft_wrap=True)
     raise SystemExit(1) from None
 
 

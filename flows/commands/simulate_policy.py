@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from flows.commands.output import HOME_OPTION, JSON_OPTION, PIPE_WIDTH, console, fail, print_json, print_table
+from flows.commands.output import (
+    HOME_OPTION,
+    JSON_OPTION,
+    PIPE_WIDTH,
+    console,
+    fail,
+    print_json,
+    print_table,
+    refuse_policy,
+)
 
 if TYPE_CHECKING:
     from policies.rollout_policy import RolloutPolicy
@@ -67,9 +76,7 @@ def simulate(
         policies = load_policies(service, folder=folder or POLICIES)
         rivals = [("", policies.rollout)] if compare is None else _both(policies.rollout, compare)
     except PolicyError as error:
-        for issue in error.issues:
-            console.print(f"[red]error[/]  {issue}", highlight=False, soft_wrap=True)
-        raise SystemExit(1) from None
+        refuse_policy(error, as_json=as_json)
     if history is not None:
         simulate_history(policies, rivals, history, out=out, home_name=home_name, as_json=as_json)
         return

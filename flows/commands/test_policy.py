@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from flows.commands.output import JSON_OPTION, console, print_json
+from flows.commands.output import JSON_OPTION, console, print_json, refuse_policy
 
 if TYPE_CHECKING:
     from policies.policy_test_run import CaseResult, TestReport
@@ -35,12 +35,7 @@ def run_tests(
         policies = load_policies(service, folder=folder or POLICIES)
         report = run_policy_tests(read_policy_tests(policies, folder=folder or POLICIES))
     except PolicyError as error:
-        if as_json:
-            print_json({"ok": False, "issues": [vars(issue) for issue in error.issues]})
-        else:
-            for issue in error.issues:
-                _say(f"[red]error[/]  {_plain(str(issue))}")
-        raise SystemExit(1) from None
+        refuse_policy(error, as_json=as_json)
     if as_json:
         print_json({"service": service, **summary(report)})
     else:

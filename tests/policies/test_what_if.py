@@ -336,6 +336,10 @@ def test_a_dry_run_gate_never_acts() -> None:
             lambda: simulate(STAGED, Effect("x"), Settings(requests_per_s=-1.0)),
             "'requests_per_s' must be > 0: -1",
         ),
+        (
+            lambda: simulate(STAGED, Effect("x"), Settings(requests_per_s=0.0)),
+            "'requests_per_s' must be > 0: 0",
+        ),
     ],
 )
 def test_assumptions_that_cannot_be_are_refused(make: Callable[[], object], says: str) -> None:
