@@ -11,7 +11,7 @@ from rich.table import Table
 from flows.main_job import JobResult
 from flows.show_progress import number
 from flows.system import addresses
-from policies.verdict import Decision, Verdict
+from policies.rollout.verdict import Decision, Verdict
 from services.home import Home
 
 _COLOUR = {Decision.ADVANCE: "green", Decision.HOLD: "yellow", Decision.ROLLBACK: "red"}

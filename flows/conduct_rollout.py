@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flows.show_progress import ProgressView
-from policies.utility import load_utility
-from policies.verdict import Decision, Verdict
+from policies.rollout.verdict import Decision, Verdict
+from policies.utility.utility import load_utility
 from services.rehearsal.replay_process import ReplayProcess
 from services.rollout.conductor import Conductor, Progress
 from services.rollout.effects import World

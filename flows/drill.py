@@ -15,8 +15,8 @@ from flows.conduct_rollout import conduct
 from flows.show_progress import ProgressView
 from flows.system import bring_up, make_world, serve_first
 from flows.wiring import code_version, locate_home, open_store
-from policies.verdict import Decision, Verdict
-from policies.yaml_source import load_document
+from policies.language.yaml_source import load_document
+from policies.rollout.verdict import Decision, Verdict
 from services.data.splits import by_event_time
 from services.home import Home
 from services.rehearsal.drill_releases import Drill, copy_release, forge_candidate

@@ -15,7 +15,7 @@ from flows.conduct_rollout import conduct
 from flows.show_progress import ProgressView
 from flows.system import bring_up, make_world, serve_first, start_release, wait_for_prefect
 from flows.wiring import code_version, open_store, use_prefect
-from policies.verdict import Verdict
+from policies.rollout.verdict import Verdict
 from services.data.splits import by_event_time
 from services.home import Home
 from services.ledger.ledger import append

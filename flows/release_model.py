@@ -11,8 +11,8 @@ from typing import Any
 from prefect import flow
 
 from flows.verdict_artifacts import publish_verdict
-from policies.operating_point import OperatingPoint
-from policies.verdict import Verdict
+from policies.operating.operating_point import OperatingPoint
+from policies.rollout.verdict import Verdict
 from services.rollout import offline_stages
 from services.rollout.offline_stages import CheckedRows
 from services.rollout.release_job import ReleaseJob

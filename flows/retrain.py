@@ -16,7 +16,7 @@ from flows.release_model import release_model
 from flows.show_progress import ProgressView
 from flows.system import make_world, stable_release
 from flows.wiring import WiringError, code_version, locate_home, open_store
-from policies.rollout_policy import load_rollout
+from policies.rollout.rollout_policy import load_rollout
 from services.home import Home
 from services.rollout.new_rollout import begin_rollout
 from services.rollout.policy_set import load_policies

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from prefect import flow
 
 from flows.verdict_artifacts import publish_verdict
-from policies.verdict import Verdict
+from policies.rollout.verdict import Verdict
 from services.rollout.conductor import Conductor
 
 OnVerdict = Callable[[Verdict], None]

@@ -19,7 +19,7 @@ from rich.progress import TaskID
 from rich.table import Table
 from rich.text import Text
 
-from policies.verdict import Decision, GateResult, GateStatus, Verdict
+from policies.rollout.verdict import Decision, GateResult, GateStatus, Verdict
 
 if TYPE_CHECKING:
     from services.rollout.conductor import Progress

@@ -16,7 +16,7 @@ from rich.text import Text
 from flows.show_progress import gate_table
 from flows.system import is_up
 from flows.wiring import open_store
-from policies.verdict import Verdict, VerdictError
+from policies.rollout.verdict import Verdict, VerdictError
 from services.home import Home
 from services.ledger.ledger import latest
 from services.rehearsal.replay import progress_file, read_progress

@@ -9,7 +9,7 @@ import re
 
 from prefect.artifacts import create_markdown_artifact
 
-from policies.verdict import Verdict
+from policies.rollout.verdict import Verdict
 
 
 def publish_verdict(verdict: Verdict, *, release: str, report: str) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from policies.metrics import METRICS
-from policies.policy_test_file import TestsFile
-from policies.rollout_file import RolloutFile
-from policies.scenario_file import ScenariosFile
-from policies.utility_file import UtilityFile
+from policies.rollout.metrics import METRICS
+from policies.rollout.rollout_file import RolloutFile
+from policies.scripted.policy_test_file import TestsFile
+from policies.utility.scenario_file import ScenariosFile
+from policies.utility.utility_file import UtilityFile
 
 _MODELS: Mapping[str, tuple[type[BaseModel], str]] = {
     "rollout": (RolloutFile, "Rollout policy of a decision service"),

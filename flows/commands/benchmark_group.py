@@ -59,7 +59,7 @@ def freeze_rows(
     from dataclasses import asdict
 
     from flows.read_rows import read_rows
-    from policies.yaml_source import PolicyError
+    from policies.language.yaml_source import PolicyError
     from services.benchmarks.frozen_rows import freeze
     from services.benchmarks.history import record_frozen
     from services.rollout.policy_set import POLICIES, load_policies

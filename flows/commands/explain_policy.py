@@ -10,10 +10,10 @@ import typer
 from flows.commands.output import JSON_OPTION, console, print_json, refuse_policy
 
 if TYPE_CHECKING:
-    from policies.explain import Odds
-    from policies.rollout_policy import RolloutPolicy
-    from policies.what_if import WhatIf
-    from policies.what_if_scenarios import Baseline
+    from policies.gates.explain import Odds
+    from policies.rollout.rollout_policy import RolloutPolicy
+    from policies.what_if.scenarios import Baseline
+    from policies.what_if.simulation import WhatIf
 
 
 RUNS_ALONE = 300  # of a gate that the what-if cannot simulate: the engine itself runs it, unit by unit
@@ -35,12 +35,12 @@ def explain_policy(
 
     Example: trimtab policy explain telemarketing
     """
-    from policies.explain import explain
-    from policies.gate_alone import gate_alone
-    from policies.planning import plan_rollout
-    from policies.quantities import about
-    from policies.what_if_scenarios import baseline_of
-    from policies.yaml_source import PolicyError
+    from policies.gates.explain import explain
+    from policies.gates.gate_alone import gate_alone
+    from policies.language.quantities import about
+    from policies.language.yaml_source import PolicyError
+    from policies.rollout.planning import plan_rollout
+    from policies.what_if.scenarios import baseline_of
     from services.rollout.policy_set import POLICIES, load_policies
 
     try:
@@ -84,9 +84,9 @@ def _odds(policy: RolloutPolicy, baseline: Baseline, runs: int) -> tuple[list[Od
     from rich.console import Console
     from rich.progress import track
 
-    from policies.explain import Odds
-    from policies.what_if import Settings, simulate
-    from policies.what_if_scenarios import SAME, scenarios_of
+    from policies.gates.explain import Odds
+    from policies.what_if.scenarios import SAME, scenarios_of
+    from policies.what_if.simulation import Settings, simulate
 
     gates = [gate.name for gate in policy.live_gates if not gate.dry_run]
     scenarios = scenarios_of(policy, baseline)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from policies.thresholds import Typical, TypicalRow
-    from policies.utility import UtilitySpec
+    from policies.utility.thresholds import Typical, TypicalRow
+    from policies.utility.utility import UtilitySpec
     from services.rollout.policy_set import PolicySet
 
 SEED = 7
@@ -43,9 +43,9 @@ def explain_utility(
     """
     from datetime import UTC, datetime
 
-    from policies.explain_utility import explain_utility as explain
-    from policies.thresholds import typical_rows
-    from policies.yaml_source import PolicyError
+    from policies.language.yaml_source import PolicyError
+    from policies.utility.explain_utility import explain_utility as explain
+    from policies.utility.thresholds import typical_rows
     from services.rollout.policy_set import POLICIES, load_policies
 
     try:
@@ -93,7 +93,7 @@ def _typical(
 
     from flows.commands.output import fail
     from flows.read_rows import RowsError, read_rows
-    from policies.thresholds import Typical
+    from policies.utility.thresholds import Typical
 
     fields = policies.utility.fields
     try:
@@ -125,7 +125,7 @@ def _draw(
     *,
     is_quiet: bool,
 ) -> None:
-    from policies.thresholds import threshold_map
+    from policies.utility.thresholds import threshold_map
     from services.reports.threshold_plot import write_png
 
     if len(utility.outcomes) != 2 or not typical:

@@ -37,7 +37,7 @@ def report(
 
     Example: trimtab report --stage alignment
     """
-    from policies.verdict import Verdict
+    from policies.rollout.verdict import Verdict
     from services.ledger.ledger import entries
 
     home, db = open_records(name)
@@ -126,7 +126,7 @@ def show(
 
 
 def _short(kind: str, body: dict[str, object]) -> str:
-    from policies.verdict import Verdict
+    from policies.rollout.verdict import Verdict
 
     if kind == "verdict":
         return Verdict.from_json(_mapping(body["verdict"])).sentence()

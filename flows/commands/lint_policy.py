@@ -11,8 +11,8 @@ import typer
 from flows.commands.output import JSON_OPTION, console, print_json, print_table, refuse_policy
 
 if TYPE_CHECKING:
-    from policies.planning import Plan
-    from policies.rollout_policy import RolloutPolicy
+    from policies.rollout.planning import Plan
+    from policies.rollout.rollout_policy import RolloutPolicy
 
 
 def lint(
@@ -31,8 +31,8 @@ def lint(
     """
     from datetime import UTC, datetime
 
-    from policies.planning import plan_rollout
-    from policies.yaml_source import PolicyError
+    from policies.language.yaml_source import PolicyError
+    from policies.rollout.planning import plan_rollout
     from services.rollout.policy_set import POLICIES, lint_warnings, load_policies
 
     try:
@@ -62,7 +62,7 @@ def lint(
 
 def _print_plans(policy: RolloutPolicy, plans: Sequence[Plan]) -> None:
     """How long each required gate needs: the median for a candidate as good as stable."""
-    from policies.quantities import about
+    from policies.language.quantities import about
 
     print_table(
         "How long each gate needs to pass a candidate as good as stable, at "

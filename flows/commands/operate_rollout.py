@@ -142,8 +142,8 @@ def _conduct(name: str, rollout_id: str, *, resumed: bool, with_prefect: bool, a
     from flows.show_progress import ProgressView
     from flows.system import is_up, make_world, wait_for_prefect
     from flows.wiring import locate_home, open_store, use_prefect
-    from policies.rollout_policy import load_rollout
-    from policies.verdict import Verdict
+    from policies.rollout.rollout_policy import load_rollout
+    from policies.rollout.verdict import Verdict
     from services.reports.stage_report import warm_up
     from services.store import rollouts
 

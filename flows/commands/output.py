@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from policies.yaml_source import PolicyError
+    from policies.language.yaml_source import PolicyError
     from services.home import Home
     from services.store.database import Database
 

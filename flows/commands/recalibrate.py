@@ -137,7 +137,7 @@ def _rows(job: ReleaseJob, rows: Path | None, since: str | None, *, not_before: 
 
 
 def _seconds(since: str) -> float:
-    from policies.quantities import seconds_of
+    from policies.language.quantities import seconds_of
 
     try:
         return seconds_of(since)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from flows.commands.output import PIPE_WIDTH, console, fail, open_records, print_json, print_table
 
 if TYPE_CHECKING:
-    from policies.history import Said, Story, Timeline
-    from policies.rollout_policy import RolloutPolicy
+    from policies.gates.history import Said, Story, Timeline
+    from policies.rollout.rollout_policy import RolloutPolicy
     from services.rollout.policy_set import PolicySet
 
 FILES = (".csv", ".parquet")
@@ -74,7 +74,7 @@ def _judge_file(
     *,
     is_quiet: bool,
 ) -> Judged:
-    from policies.history import rehearse
+    from policies.gates.history import rehearse
     from services.rehearsal.history_file import read_history
     from services.rehearsal.history_polls import polls_of
 
@@ -99,7 +99,7 @@ def _judge_file(
 def _judge_rollout(
     rollout_id: str, rivals: Sequence[tuple[str, RolloutPolicy]], home_name: str, *, is_quiet: bool
 ) -> Judged:
-    from policies.history import mismatches, rehearse, replay
+    from policies.gates.history import mismatches, rehearse, replay
     from services.rollout.recorded import recorded_rollout
     from services.store.rollouts import UnknownRollout, recent
 
@@ -194,7 +194,7 @@ def _print_differences(judged: Judged, start: float) -> None:
 
 def _stages(judged: Judged) -> list[tuple[str, list[Story | None], bool]]:
     """Per logged stage every policy's story, and whether one differs from the first policy's."""
-    from policies.history import side_by_side
+    from policies.gates.history import side_by_side
 
     (_, first), *others = judged.found
     tables = [side_by_side(first, other) for _, other in others]

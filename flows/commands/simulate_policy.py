@@ -20,9 +20,9 @@ from flows.commands.output import (
 )
 
 if TYPE_CHECKING:
-    from policies.rollout_policy import RolloutPolicy
-    from policies.utility import UtilitySpec
-    from policies.what_if import Effect, WhatIf
+    from policies.rollout.rollout_policy import RolloutPolicy
+    from policies.utility.utility import UtilitySpec
+    from policies.what_if.simulation import Effect, WhatIf
 
 RUNS = 2000
 
@@ -67,7 +67,7 @@ def simulate(
     Example: trimtab policy simulate telemarketing --history history.parquet --compare stricter.yaml
     """
     from flows.commands.simulate_history import simulate_history
-    from policies.yaml_source import PolicyError
+    from policies.language.yaml_source import PolicyError
     from services.rollout.policy_set import POLICIES, load_policies
 
     if what_if == (history is not None):
@@ -100,7 +100,7 @@ def simulate(
 
 
 def _both(first: RolloutPolicy, path: Path) -> list[tuple[str, RolloutPolicy]]:
-    from policies.rollout_policy import load_rollout
+    from policies.rollout.rollout_policy import load_rollout
 
     if not path.is_file():
         fail(f"no rollout policy in {path}")
@@ -122,10 +122,10 @@ def _simulate_all(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from policies.quantities import per_second_of
-    from policies.what_if import AssumptionError, Settings
-    from policies.what_if import simulate as run
-    from policies.what_if_scenarios import baseline_of, effects_from, rates_from, scenarios_of
+    from policies.language.quantities import per_second_of
+    from policies.what_if.scenarios import baseline_of, effects_from, rates_from, scenarios_of
+    from policies.what_if.simulation import AssumptionError, Settings
+    from policies.what_if.simulation import simulate as run
 
     try:
         per_s = None if traffic is None else per_second_of(traffic)
@@ -189,7 +189,7 @@ def _name(one: WhatIf, policy_file: str) -> str:
 
 
 def _row(name: str, one: WhatIf) -> tuple[str, ...]:
-    from policies.what_if_result import OUTCOMES, lasting
+    from policies.what_if.result import OUTCOMES, lasting
 
     shares = (
         f"{100 * one.share(outcome):.1f} ±{100 * one.standard_error(outcome):.1f} %" for outcome in OUTCOMES

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from policies.sensitivity_result import Sensitivity
+    from policies.utility.sensitivity_result import Sensitivity
     from services.home import Home
     from services.rollout.policy_set import PolicySet
     from services.serving.release import Release
@@ -58,7 +58,7 @@ def study_sensitivity(
     Example: trimtab utility sensitivity telemarketing --out /tmp/sensitivity
     """
     from flows.wiring import locate_home
-    from policies.yaml_source import PolicyError
+    from policies.language.yaml_source import PolicyError
     from services.alignment.study import vary
     from services.rollout.policy_set import POLICIES, load_policies
     from services.serving.release import find_release

@@ -10,7 +10,7 @@ import typer
 from flows.commands.output import JSON_OPTION, console, print_json, refuse_policy
 
 if TYPE_CHECKING:
-    from policies.policy_test_run import CaseResult, TestReport
+    from policies.scripted.policy_test_run import CaseResult, TestReport
 
 
 def run_tests(
@@ -26,8 +26,8 @@ def run_tests(
 
     Example: trimtab policy test telemarketing
     """
-    from policies.policy_test_run import run_policy_tests, summary
-    from policies.yaml_source import PolicyError
+    from policies.language.yaml_source import PolicyError
+    from policies.scripted.policy_test_run import run_policy_tests, summary
     from services.rollout.policy_set import POLICIES, load_policies
     from services.rollout.tested_policy import read_policy_tests
 

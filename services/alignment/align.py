@@ -11,10 +11,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.constraints import measure_constraints
-from policies.evidence import Measured
-from policies.operating_point import OperatingPoint
-from policies.utility import Columns, UtilitySpec, expected_utility, realised_utility
+from policies.gates.evidence import Measured
+from policies.operating.operating_point import OperatingPoint
+from policies.utility.constraints import measure_constraints
+from policies.utility.utility import Columns, UtilitySpec, expected_utility, realised_utility
 from services.alignment.bootstrap import RESAMPLES, PairedMeans, interval
 from services.alignment.errors import AlignmentError
 from services.alignment.expectations import domain_rows, hypothesis_rows

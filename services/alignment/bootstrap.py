@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.evidence import Measured
+from policies.gates.evidence import Measured
 
 RESAMPLES = 1000
 LEVEL = 0.95

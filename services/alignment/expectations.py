@@ -6,9 +6,9 @@ numpy only.
 from collections.abc import Sequence
 from typing import Literal
 
-from policies.constraints import ConstraintResult
-from policies.evidence import Measured
-from policies.utility import Hypothesis, UtilitySpec
+from policies.gates.evidence import Measured
+from policies.utility.constraints import ConstraintResult
+from policies.utility.utility import Hypothesis, UtilitySpec
 from services.alignment.report import AlignmentReport, DomainRow, HypothesisRow
 
 

@@ -7,9 +7,9 @@ everything else. numpy only.
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.constraints import Constraint
-from policies.evidence import Measured
-from policies.utility import Columns, UtilitySpec
+from policies.gates.evidence import Measured
+from policies.utility.constraints import Constraint
+from policies.utility.utility import Columns, UtilitySpec
 from services.alignment.bootstrap import Floats, PairedMeans, interval
 from services.alignment.errors import AlignmentError
 from services.alignment.report import HINDSIGHT, GroupRow

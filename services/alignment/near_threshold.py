@@ -11,8 +11,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.operating_point import threshold_of
-from policies.utility import expected_utility
+from policies.operating.operating_point import threshold_of
+from policies.utility.utility import expected_utility
 
 NEAR_SHARE = 0.2
 LEAST_NEAR_ROWS = 200

@@ -7,9 +7,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.constraints import ConstraintResult
-from policies.evidence import Measured
-from policies.point_proof import PointProof
+from policies.gates.evidence import Measured
+from policies.operating.point_proof import PointProof
+from policies.utility.constraints import ConstraintResult
 from services.alignment.near_threshold import NearThreshold
 
 HINDSIGHT = "hindsight"

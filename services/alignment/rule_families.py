@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.operating_point import threshold_of
-from policies.utility import UtilityError, UtilitySpec, expected_utility, highest
+from policies.operating.operating_point import threshold_of
+from policies.utility.utility import UtilityError, UtilitySpec, expected_utility, highest
 
 CURVE_POINTS = 81
 OFF_POINTS = 41

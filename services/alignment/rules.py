@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.utility import UtilitySpec, best_action
+from policies.utility.utility import UtilitySpec, best_action
 
 Floats = NDArray[np.float64]
 Actions = NDArray[np.intp]

@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.operating_point import OperatingPoint
-from policies.scenarios import (
+from policies.operating.operating_point import OperatingPoint
+from policies.utility.scenarios import (
     CovariateShift,
     DelayedLabels,
     DemandSpike,
@@ -26,7 +26,7 @@ from policies.scenarios import (
     Shape,
     Slice,
 )
-from policies.utility import Columns, UtilitySpec, realised_utility
+from policies.utility.utility import Columns, UtilitySpec, realised_utility
 from services.data.contract import DataContract
 
 Floats: TypeAlias = NDArray[np.float64]

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policies.constraints import measure_constraints
-from policies.evidence import Measured
-from policies.scenarios import Scenario, ScenarioSet
-from policies.utility import UtilitySpec, realised_utility
+from policies.gates.evidence import Measured
+from policies.utility.constraints import measure_constraints
+from policies.utility.scenarios import Scenario, ScenarioSet
+from policies.utility.utility import UtilitySpec, realised_utility
 from services.alignment.scenario_rows import Bench, Case, Floats, apply_shape
 
 METRIC = "failed_scenarios"

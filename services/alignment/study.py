@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.evidence import Measured
-from policies.operating_point import OperatingPoint
-from policies.scenarios import ScenarioSet
-from policies.sensitivity import sensitivity
-from policies.sensitivity_result import Sensitivity
-from policies.utility import Columns, UtilitySpec
+from policies.gates.evidence import Measured
+from policies.operating.operating_point import OperatingPoint
+from policies.utility.scenarios import ScenarioSet
+from policies.utility.sensitivity import sensitivity
+from policies.utility.sensitivity_result import Sensitivity
+from policies.utility.utility import Columns, UtilitySpec
 from services.alignment.align import align
 from services.alignment.report import AlignmentReport
 from services.alignment.scenario_rows import Bench

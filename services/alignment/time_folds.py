@@ -7,7 +7,7 @@ of the rows as they stand. A fold of few rows says little, so each has its inter
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.evidence import Measured
+from policies.gates.evidence import Measured
 from services.alignment.bootstrap import Floats, PairedMeans
 from services.alignment.report import HINDSIGHT, FoldRow
 

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.digest import canonical_sha256
-from policies.utility import UtilitySpec, load_utility
+from policies.language.digest import canonical_sha256
+from policies.utility.utility import UtilitySpec, load_utility
 from services.data.checks import check
 from services.data.contract import DataContract, load_contract
 from services.data.splits import by_event_time, to_arrays

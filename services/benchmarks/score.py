@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from policies.evidence import Measured
-from policies.utility import realised_utility
+from policies.gates.evidence import Measured
+from policies.utility.utility import realised_utility
 from services.alignment.bootstrap import RESAMPLES, PairedMeans, interval
 from services.benchmarks.frozen_rows import BenchmarkError, FrozenRows
 from services.training.time_slices import TimePlan
 
 if TYPE_CHECKING:
-    from policies.utility import UtilitySpec
+    from policies.utility.utility import UtilitySpec
     from services.serving.release import Release
     from services.serving.scorer import Scorer
 

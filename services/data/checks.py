@@ -14,7 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
-from policies.evidence import Measured
+from policies.gates.evidence import Measured
 from services.data.columns import QualityRule, Severity
 from services.data.contract import DataContract
 from services.data.row_checks import RAW, ROW, RowCheck, row_checks, typed_frame

@@ -9,8 +9,8 @@ stay quick to import: it must never import polars, duckdb, pandas or torch.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from policies.digest import canonical_sha256
-from policies.yaml_source import Document, Issue, PolicyError, load_document
+from policies.language.digest import canonical_sha256
+from policies.language.yaml_source import Document, Issue, PolicyError, load_document
 from services.data.columns import Bound, Column, Kind, QualityRule, Role
 from services.data.custom_properties import CustomProperties, name_issues
 from services.data.odcs_schema import schema_issues
@@ -71,7 +71,7 @@ class DataContract:
 def load_contract(text: str, source: str) -> DataContract:
     """Read and check a contract; `source` names the file in messages.
 
-    Raises policies.yaml_source.PolicyError with every error found, each as file:line:column.
+    Raises policies.language.yaml_source.PolicyError with every error found, each as file:line:column.
     """
     return read_contract(load_document(text, source))
 

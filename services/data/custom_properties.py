@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from policies.yaml_mistakes import did_you_mean
-from policies.yaml_source import Document, Issue, Path
+from policies.language.yaml_mistakes import did_you_mean
+from policies.language.yaml_source import Document, Issue, Path
 
 TABLE_NAMES = ("entityKey", "eventTime")
 COLUMN_NAMES = ("mlRole", "availableAt", "sensitiveAttribute", "allowedUses", "labelDelay", "labelOutcomes")

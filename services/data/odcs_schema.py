@@ -13,8 +13,8 @@ from typing import Any
 
 import jsonschema_rs
 
-from policies.yaml_mistakes import did_you_mean
-from policies.yaml_source import Document, Issue, Path
+from policies.language.yaml_mistakes import did_you_mean
+from policies.language.yaml_source import Document, Issue, Path
 
 _KEY_ERRORS = ("additionalProperties", "unevaluatedProperties")
 _BRANCHES = ("allOf", "anyOf", "oneOf")

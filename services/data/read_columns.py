@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, get_args
 
-from policies.yaml_mistakes import did_you_mean
-from policies.yaml_source import Document, Issue, Path
+from policies.language.yaml_mistakes import did_you_mean
+from policies.language.yaml_source import Document, Issue, Path
 from services.data.columns import Column, Kind, Role
 from services.data.custom_properties import ROLES, USES, CustomProperties
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from policies.yaml_mistakes import did_you_mean
-from policies.yaml_source import Document, Issue, Path
+from policies.language.yaml_mistakes import did_you_mean
+from policies.language.yaml_source import Document, Issue, Path
 from services.data.columns import Bound, Column, Metric, QualityRule, Severity, Unit
 
 _OPERATORS = (

@@ -18,7 +18,7 @@ from typing import Any
 from numpy.typing import NDArray
 from safetensors.numpy import load as load_tensors
 
-from policies.operating_point import OperatingPoint
+from policies.operating.operating_point import OperatingPoint
 from services.serving.release import POLICY_FILES, WEIGHTS, Release, read_release, write_release
 
 ALWAYS_EUR = 1000.0  # a shift far above every payoff: the action is chosen whatever the row

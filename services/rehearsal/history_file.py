@@ -19,7 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 from polars.exceptions import PolarsError
 
-from policies.yaml_mistakes import did_you_mean
+from policies.language.yaml_mistakes import did_you_mean
 
 NEEDED = ("at", "unit", "assigned")
 COMPLETE = ("failed", "duration_ms", "acted", "differs", "weight_pct")

@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.evidence import (
+from policies.gates.evidence import (
     SAMPLE_RATIO,
     AssignmentBlock,
     Block,
@@ -24,10 +24,10 @@ from policies.evidence import (
     RatioBlock,
     UtilityBlock,
 )
-from policies.history import LoggedPoll
-from policies.metrics import METRICS
-from policies.quantities import about
-from policies.rollout_policy import RolloutPolicy, Stage
+from policies.gates.history import LoggedPoll
+from policies.language.quantities import about
+from policies.rollout.metrics import METRICS
+from policies.rollout.rollout_policy import RolloutPolicy, Stage
 from services.rehearsal.history_file import Floats, History, HistoryFileError
 
 MOST_POLLS = 50_000

@@ -6,8 +6,8 @@ evidently, plotly, torch.
 
 import numpy as np
 
-from policies.evidence import Measured
-from policies.point_proof import Kept
+from policies.gates.evidence import Measured
+from policies.operating.point_proof import Kept
 from services.alignment.report import AlignmentReport, FoldRow, Misplacement
 from services.reports.panels import Curve, Line, Mark, Panel, Table
 

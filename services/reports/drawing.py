@@ -15,7 +15,7 @@ from evidently.legacy.renderers.html_widgets import (  # type: ignore[import-unt
     text_widget,
 )
 
-from policies.verdict import GateResult, GateStatus, Verdict
+from policies.rollout.verdict import GateResult, GateStatus, Verdict
 from services.reports.panels import IN_FORCE, MUTED, ROLE_COLOURS, Curve, Line, Panel, Table, Tornado
 from services.reports.tornado_plot import figure as tornado_figure
 

@@ -40,7 +40,7 @@ from evidently.sdk.models import PanelMetric, ProjectModel  # type: ignore[impor
 from evidently.sdk.panels import line_plot_panel  # type: ignore[import-untyped]
 from evidently.ui.workspace import Workspace  # type: ignore[import-untyped]
 
-from policies.verdict import Decision, GateStatus, Verdict
+from policies.rollout.verdict import Decision, GateStatus, Verdict
 from services.reports import drawing
 from services.reports.live_panels import LIVE_COLUMNS, live_panels
 from services.reports.panels import Panel, Table

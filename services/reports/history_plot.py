@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from policies.history import Said, Timeline
-from policies.verdict import GateStatus
+from policies.gates.history import Said, Timeline
+from policies.rollout.verdict import GateStatus
 
 PASSING, AGAINST, _INK, _BAND = "#1f5fbf", "#c2410c", "#24292f", "#f3f4f6"
 SIDES = {"pass": (PASSING, "evidence for passing"), "fail": (AGAINST, "evidence against it")}

@@ -6,7 +6,7 @@ plotly, torch.
 
 from __future__ import annotations
 
-from policies.sensitivity_result import Sensitivity
+from policies.utility.sensitivity_result import Sensitivity
 from services.alignment.scenarios import ScenarioReport, ScenarioResult
 from services.reports.panels import Panel, Table
 from services.reports.sensitivity_panels import sensitivity_panels

@@ -1,6 +1,7 @@
 """What rests on the numbers of the utility spec, as panels: a tornado, its table, and the brittle dependencies.
 
-Draws numbers that policies/sensitivity.py found; computes none of its own. Must never import: evidently, plotly, torch.
+Draws numbers that policies/utility/sensitivity.py found; computes none of its own. Must never import: evidently,
+plotly, torch.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from policies.sensitivity_result import Point, Sensitivity, Swing
+from policies.utility.sensitivity_result import Point, Sensitivity, Swing
 from services.reports.panels import Ends, Panel, Table, Tornado
 
 TITLE = "What rests on the utility spec's numbers"

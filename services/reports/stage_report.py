@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from policies.verdict import Verdict, VerdictError
+from policies.rollout.verdict import Verdict, VerdictError
 from services.home import LOOPBACK, Home
 from services.reports.panels import Panel
 

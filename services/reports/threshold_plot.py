@@ -1,7 +1,7 @@
 """A picture of what a utility spec implies: the best action by probability, over each field that payoffs read.
 
-Above it, how often the field has such values. Draws what policies/thresholds.py found; computes only a histogram.
-matplotlib, a PNG. Must never import: evidently, torch.
+Above it, how often the field has such values. Draws what policies/utility/thresholds.py found; computes only a
+histogram. matplotlib, a PNG. Must never import: evidently, torch.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.thresholds import ThresholdMap, TypicalRow, number
-from policies.utility import UtilitySpec
+from policies.utility.thresholds import ThresholdMap, TypicalRow, number
+from policies.utility.utility import UtilitySpec
 
 _INK, _LINE, _MUTED = "#24292f", "#d97706", "#b6bcc4"
 _REGIONS = ("#eef1f5", "#cfe0f7", "#9fc1ec", "#6f9fdd", "#4a7fc6")

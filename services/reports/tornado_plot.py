@@ -1,6 +1,6 @@
 """Pictures of a tornado: plotly for pages, matplotlib for a PNG. Upper bar: the low end; lower bar: the high end.
 
-Draws numbers that policies/sensitivity.py found; computes none. Must never import: evidently, torch.
+Draws numbers that policies/utility/sensitivity.py found; computes none. Must never import: evidently, torch.
 """
 
 from __future__ import annotations

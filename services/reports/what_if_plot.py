@@ -1,7 +1,8 @@
 """Pictures of a what-if: how the runs of each scenario ended, and when. A PNG, and an HTML file that needs no network.
 
 Left the shares of runs by outcome, right the time to decision (median, middle half, 5 to 95 %), one row a scenario.
-Draws numbers that policies/what_if.py found; computes only quantiles of them. Must never import: evidently, torch.
+Draws numbers that policies/what_if/simulation.py found; computes only quantiles of them. Must never import:
+evidently, torch.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from policies.what_if_result import OUTCOMES, Outcome, WhatIf, lasting
+from policies.what_if.result import OUTCOMES, Outcome, WhatIf, lasting
 
 COLOURS: dict[Outcome, str] = {
     "rolled_back": "#c2410c",

@@ -2,7 +2,7 @@
 
 Rule 1: what is decided is pure (policies); this file only asks, records, and carries out.
 Rule 2: state, gates, evidence cursors and the poll's evidence itself are saved in one transaction, so each poll's
-evidence counts exactly once, and what was judged can be judged again (policies/history.py).
+evidence counts exactly once, and what was judged can be judged again (policies/gates/history.py).
 Rule 3: the steps of a transition are saved before the first is done (the intent) and struck off one by one, each read
 back; a conductor killed at any instant is resumed from there by `Conductor.resume`.
 Rule 4: while the canary has weight, every poll renews the grant; a conductor that dies or hangs loses it.
@@ -15,9 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from policies.evidence import PollEvidence
-from policies.gates import GateBook
-from policies.rollout import (
+from policies.gates.evidence import PollEvidence
+from policies.gates.gates import GateBook
+from policies.rollout.rollout import (
     Action,
     IllegalTransition,
     Phase,
@@ -26,9 +26,9 @@ from policies.rollout import (
     order,
     step,
 )
-from policies.rollout_policy import Stage, load_rollout
-from policies.utility import load_utility
-from policies.verdict import Decision, ReasonCode, Verdict
+from policies.rollout.rollout_policy import Stage, load_rollout
+from policies.rollout.verdict import Decision, ReasonCode, Verdict
+from policies.utility.utility import load_utility
 from services.ledger.ledger import append
 from services.rollout.effects import GRANT_SHARE_OF_LEASE, EffectFailed, Effects, World
 from services.rollout.record_forms import read_state, state_json, step_json, verdict_of_order

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from policies.rollout import Action, Step
+from policies.rollout.rollout import Action, Step
 from services.home import Home
 from services.serving.release_command import ReleaseCommand
 from services.store.database import Database

@@ -13,9 +13,9 @@ import numpy as np
 import orjson
 import pandas as pd  # type: ignore[import-untyped]
 
-from policies.rollout_policy import Stage, load_rollout
-from policies.utility import UtilityError, UtilitySpec
-from policies.verdict import Verdict
+from policies.rollout.rollout_policy import Stage, load_rollout
+from policies.rollout.verdict import Verdict
+from policies.utility.utility import UtilityError, UtilitySpec
 from services.reports.stage_report import Kind, ReportError, write_stage_report
 from services.rollout.stage import StageContext, write_report
 from services.store.evidence import DecidedUnit

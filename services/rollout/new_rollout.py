@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import secrets
 
-from policies.gates import GateBook
-from policies.rollout import initial
-from policies.rollout_policy import load_rollout
-from policies.utility import load_utility
+from policies.gates.gates import GateBook
+from policies.rollout.rollout import initial
+from policies.rollout.rollout_policy import load_rollout
+from policies.utility.utility import load_utility
 from services.ledger.ledger import append
 from services.rollout.effects import World
 from services.rollout.record_forms import state_json

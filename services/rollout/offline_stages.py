@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.evidence import Measured
-from policies.operating_point import OperatingPoint
-from policies.point_search import check_point, search_point
+from policies.gates.evidence import Measured
+from policies.operating.operating_point import OperatingPoint
+from policies.operating.point_search import check_point, search_point
 from services.alignment.scenario_rows import Bench, Score, served_fields
 from services.alignment.study import AlignmentStudy, study
 from services.data.checks import ContractReport, check
@@ -37,7 +37,7 @@ from services.training.train import Training, train
 if TYPE_CHECKING:
     import polars as pl
 
-    from policies.verdict import Verdict
+    from policies.rollout.verdict import Verdict
 
 REPORTED_ROWS = 20_000
 

@@ -17,7 +17,7 @@ import orjson
 import polars as pl
 from numpy.typing import NDArray
 
-from policies.digest import canonical_sha256
+from policies.language.digest import canonical_sha256
 from services.data.checks import check
 from services.data.splits import by_event_time, to_arrays
 from services.rollout.policy_set import PolicySet

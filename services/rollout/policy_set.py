@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
-from policies.rollout_agreement import rollout_errors_beside, rollout_warnings_beside
-from policies.rollout_policy import RolloutPolicy, load_rollout
-from policies.scenarios import KnownField, ScenarioSet, load_scenarios, scenario_errors_beside
-from policies.utility import UtilitySpec, load_utility
-from policies.utility_mistakes import unknown_fields
-from policies.yaml_mistakes import did_you_mean
-from policies.yaml_source import Document, Issue, PolicyError, load_document
+from policies.language.yaml_mistakes import did_you_mean
+from policies.language.yaml_source import Document, Issue, PolicyError, load_document
+from policies.rollout.rollout_agreement import rollout_errors_beside, rollout_warnings_beside
+from policies.rollout.rollout_policy import RolloutPolicy, load_rollout
+from policies.utility.scenarios import KnownField, ScenarioSet, load_scenarios, scenario_errors_beside
+from policies.utility.utility import UtilitySpec, load_utility
+from policies.utility.utility_mistakes import unknown_fields
 from services.data.contract import DataContract, load_contract
 from services.training.plan import TrainingPlan, load_plan
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.point_search import search_point
-from policies.utility import UtilitySpec, realised_utility
+from policies.operating.point_search import search_point
+from policies.utility.utility import UtilitySpec, realised_utility
 from services.ledger.ledger import append
 from services.rollout.offline_stages import judge_point
 from services.rollout.outcome_rows import OutcomeRows, RecalibrationError

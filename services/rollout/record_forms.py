@@ -5,8 +5,8 @@ Pure; plain JSON-safe values. Must never import anything that acts.
 
 from __future__ import annotations
 
-from policies.rollout import Action, IllegalTransition, RolloutState, Step
-from policies.verdict import Decision, ReasonCode, Verdict
+from policies.rollout.rollout import Action, IllegalTransition, RolloutState, Step
+from policies.rollout.verdict import Decision, ReasonCode, Verdict
 from services.store.json_text import JsonObject
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from policies.evidence import PollEvidence
-from policies.history import LoggedPoll
-from policies.rollout_policy import RolloutPolicy, load_rollout
-from policies.utility import UtilitySpec, load_utility
-from policies.verdict import Decision, ReasonCode
+from policies.gates.evidence import PollEvidence
+from policies.gates.history import LoggedPoll
+from policies.rollout.rollout_policy import RolloutPolicy, load_rollout
+from policies.rollout.verdict import Decision, ReasonCode
+from policies.utility.utility import UtilitySpec, load_utility
 from services.store import poll_evidence, rollouts
 from services.store.database import Database
 from services.store.poll_evidence import JudgedPoll

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
-from policies.evidence import Measured
-from policies.gates import judge_measured
-from policies.verdict import Decision, Verdict
+from policies.gates.evidence import Measured
+from policies.gates.gates import judge_measured
+from policies.rollout.verdict import Decision, Verdict
 from services.home import Home
 from services.rollout.policy_set import PolicySet
 from services.rollout.stage import StageContext, pass_stage

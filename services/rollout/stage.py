@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from policies.verdict import Verdict
+from policies.rollout.verdict import Verdict
 from services.home import Home
 from services.ledger.ledger import append
 from services.reports.stage_report import ReportError, ReportLink, report_link

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from policies.policy_tests import PolicyTests, load_policy_tests
+from policies.scripted.policy_tests import PolicyTests, load_policy_tests
 from services.rollout.policy_set import POLICIES, PolicyFolderError, PolicySet
 
 TESTS = "tests.yaml"

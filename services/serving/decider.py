@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from policies.operating_point import OperatingPoint
+from policies.operating.operating_point import OperatingPoint
 from services.data.contract import DataContract, load_contract
 from services.serving.decision_log import DecisionLog, DecisionRecord
 from services.serving.explanation import Explainer, Explanation

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.numpy import save as save_tensors
 
-from policies.digest import canonical_sha256
+from policies.language.digest import canonical_sha256
 
 MANIFEST = "release.json"
 WEIGHTS = "weights.safetensors"

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from policies.operating_point import OperatingPoint, threshold_of
-from policies.utility import UtilityError, UtilitySpec, expected_utility, load_utility
+from policies.operating.operating_point import OperatingPoint, threshold_of
+from policies.utility.utility import UtilityError, UtilitySpec, expected_utility, load_utility
 from services.serving.release import WEIGHTS, Release, ReleaseError
 from services.training.calibration import Calibration
 from services.training.errors import TrainingError

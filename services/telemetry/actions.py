@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 import orjson
 
-from policies.evidence import CountBlock, GapArmsBlock, GapBlock
-from policies.utility import UtilitySpec
+from policies.gates.evidence import CountBlock, GapArmsBlock, GapBlock
+from policies.utility.utility import UtilitySpec
 from services.store import decisions as store
 from services.store import evidence as queries
 from services.store.database import Database

@@ -22,8 +22,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from policies.utility import UtilityError
-from policies.yaml_source import PolicyError
+from policies.language.yaml_source import PolicyError
+from policies.utility.utility import UtilityError
 from services.data.contract import load_contract
 from services.serving.release import Release, ReleaseError, find_release
 from services.serving.row_check import RowCheck

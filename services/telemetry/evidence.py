@@ -14,9 +14,9 @@ Must never import: sqlalchemy, flows.
 from collections.abc import Mapping
 from dataclasses import replace
 
-from policies.evidence import SAMPLE_RATIO, AssignmentBlock, CountBlock, PollEvidence
-from policies.rollout_policy import RolloutPolicy, Stage
-from policies.utility import UtilitySpec
+from policies.gates.evidence import SAMPLE_RATIO, AssignmentBlock, CountBlock, PollEvidence
+from policies.rollout.rollout_policy import RolloutPolicy, Stage
+from policies.utility.utility import UtilitySpec
 from services.store import evidence as queries
 from services.store.database import Database
 from services.store.rollouts import RolloutRecord

@@ -9,8 +9,8 @@ Source: facts.md (Envoy). Must never import: sqlalchemy, flows.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from policies.evidence import Alarm
-from policies.verdict import ReasonCode
+from policies.gates.evidence import Alarm
+from policies.rollout.verdict import ReasonCode
 from services.traffic.admin import Host
 
 

@@ -13,9 +13,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from policies.evidence import RatioBlock, UtilityBlock
-from policies.rollout_policy import Stage
-from policies.utility import UtilityError, UtilitySpec
+from policies.gates.evidence import RatioBlock, UtilityBlock
+from policies.rollout.rollout_policy import Stage
+from policies.utility.utility import UtilityError, UtilitySpec
 from services.store import decisions as store
 from services.store import evidence as queries
 from services.store.database import Database

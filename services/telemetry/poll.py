@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from policies.evidence import Alarm, Block, PollEvidence
+from policies.gates.evidence import Alarm, Block, PollEvidence
 from services.store import decisions as store
 from services.store.database import Database
 from services.telemetry.cursor import Cursor

@@ -1,4 +1,4 @@
-"""Realised utility of decided units: row + action + outcome, priced by the one reference in policies.utility.
+"""Realised utility of decided units: row + action + outcome, priced by the one reference in policies.utility.utility.
 
 A decision whose payoff needs an outcome that is not there (or is none of the spec's) is unresolved: never
 zero.
@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from policies.utility import UtilitySpec, outcome_free, realised_utility
+from policies.utility.utility import UtilitySpec, outcome_free, realised_utility
 from services.store.evidence import DecidedUnit
 
 

@@ -9,9 +9,9 @@ Source: design.md section 6. Must never import: sqlalchemy, flows.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from policies.evidence import CountBlock, PollEvidence
-from policies.rollout_policy import RolloutPolicy, Stage
-from policies.utility import UtilitySpec
+from policies.gates.evidence import CountBlock, PollEvidence
+from policies.rollout.rollout_policy import RolloutPolicy, Stage
+from policies.utility.utility import UtilitySpec
 from services.store import decisions as store
 from services.store import evidence as queries
 from services.store.database import Database

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.utility import UtilitySpec, highest
+from policies.utility.utility import UtilitySpec, highest
 from services.training.errors import TrainingError
 from services.training.fit import Labelled, Progress, Settings, fit
 from services.training.forward import Architecture, Weights, forward

@@ -4,11 +4,11 @@ The network minimises the threshold-local loss (services/training/losses.py); ea
 while the bound is broken and falls while it is kept with room. Gradients flow through softened rates, multipliers
 move with the hard ones (a proxy constraint). The epoch kept is the one of most validation utility among those that
 keep every bound on the validation rows; the network's answers are decisions, no longer probabilities: they must not
-be calibrated afterwards. A price found after training (policies/point_search.py) is stronger on every data set tried,
-holds with a stated confidence, and is the default; this is for bounds that no price can steer to. `cooper` is an
-optional extra (`pip install 'trimtab[lagrangian]'`). Source: Cotter et al., "Optimization with Non-Differentiable
-Constraints", JMLR 2019 (proxy constraints); Gallego-Posada et al., "Cooper", 2025. Must never be imported by
-serving's request path.
+be calibrated afterwards. A price found after training (policies/operating/point_search.py) is stronger on every
+data set tried, holds with a stated confidence, and is the default; this is for bounds that no price can steer to.
+`cooper` is an optional extra (`pip install 'trimtab[lagrangian]'`). Source: Cotter et al., "Optimization with
+Non-Differentiable Constraints", JMLR 2019 (proxy constraints); Gallego-Posada et al., "Cooper", 2025. Must never
+be imported by serving's request path.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from policies.operating_point import OperatingPoint
-from policies.utility import UtilitySpec, realised_utility
+from policies.operating.operating_point import OperatingPoint
+from policies.utility.utility import UtilitySpec, realised_utility
 from services.training.calibration import softmax
 from services.training.errors import TrainingError
 from services.training.fit import Labelled, Rows, Settings, one_thread_seeded, tensors_of

@@ -53,7 +53,8 @@ def payoff_weighted_cross_entropy(logits: Tensor, outcomes: Tensor, payoffs: Ten
 def annealed_utility(logits: Tensor, outcomes: Tensor, payoffs: Tensor, *, temperature: float) -> Tensor:
     """Minus the payoff (n,) that the outcome brings, expected over the action probabilities of `softened`.
 
-    At temperature 0 it is minus policies.utility.realised_utility of policies.utility.best_action, ties aside.
+    At temperature 0 it is minus policies.utility.utility.realised_utility of policies.utility.utility.best_action,
+    ties aside.
     """
     log_chances, _ = softened(logits, payoffs, temperature=temperature)
     return -(log_chances.exp() * _payoffs_of(payoffs, outcomes)).sum(dim=1)

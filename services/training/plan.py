@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from policies.digest import canonical_sha256
-from policies.expression import Expression, ExpressionError, compile_expression
-from policies.yaml_mistakes import did_you_mean
-from policies.yaml_source import Document, Issue, PolicyError, StrictModel, load_document, parse
+from policies.language.digest import canonical_sha256
+from policies.language.expression import Expression, ExpressionError, compile_expression
+from policies.language.yaml_mistakes import did_you_mean
+from policies.language.yaml_source import Document, Issue, PolicyError, StrictModel, load_document, parse
 from services.training.errors import TrainingError
 from services.training.preprocessing import Columns
 

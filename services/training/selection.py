@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.evidence import Measured
+from policies.gates.evidence import Measured
 from services.alignment.bootstrap import RESAMPLES, PairedMeans
 from services.training.candidate import TrainedCandidate
 

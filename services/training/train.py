@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.operating_point import OperatingPoint
-from policies.utility import UtilitySpec, realised_utility
+from policies.operating.operating_point import OperatingPoint
+from policies.utility.utility import UtilitySpec, realised_utility
 from services.training.boosted import BoostedSettings
 from services.training.calibration import Calibration, calibration_error
 from services.training.candidate import TrainedCandidate

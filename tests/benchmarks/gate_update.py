@@ -16,7 +16,7 @@ from types import ModuleType
 
 import numpy as np
 
-from policies.gate_evidence import GateEvidence
+from policies.gates.gate_evidence import GateEvidence
 
 UNITS, WEIGHT_PCT, RANGE = 200, 25.0, (-1.0, 29.8)
 EARLY, LATE, TIMED = 1_000, 1_000_000, 300

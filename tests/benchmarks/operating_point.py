@@ -17,8 +17,8 @@ import time
 
 import numpy as np
 
-from policies.point_search import search_point
-from policies.utility import load_utility
+from policies.operating.point_search import search_point
+from policies.utility.utility import load_utility
 from services.alignment.align import align
 
 SIZES = (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)

@@ -205,7 +205,7 @@ class Rollouts:
         import shutil
         import tempfile
 
-        from policies.utility import load_utility
+        from policies.utility.utility import load_utility
         from services.rehearsal.drill_releases import Drill, forge_candidate
         from services.serving.release import read_release
         from services.traffic.traffic import Traffic
@@ -286,7 +286,7 @@ class Rollouts:
 
 def short_policy(file: Path, changes: dict[str, dict[str, Any]]) -> str:
     """The policy of a release cut to shadow, 25 %, full and probation, all on the gate `errors`; JSON is YAML."""
-    from policies.yaml_source import load_document
+    from policies.language.yaml_source import load_document
 
     policy = load_document(file.read_text(encoding="utf-8"), "rollout.yaml").data
     short: dict[str, dict[str, Any]] = {

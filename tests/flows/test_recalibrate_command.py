@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from flows.command_line import app
 from flows.wiring import locate_home, make_home
-from policies.operating_point import OperatingPoint
+from policies.operating.operating_point import OperatingPoint
 from services.data.splits import to_arrays
 from services.rehearsal.bank_marketing import read_calls
 from services.rollout.policy_set import load_policies

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.command_line import app
-from policies.rollout import diagram
+from policies.rollout.rollout import diagram
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("infra", "flows", "services", "policies", "tests")

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
-from policies.utility import load_utility
+from policies.utility.utility import load_utility
 from services.data.contract import DataContract, load_contract
 from services.store.database import Database, open_database
 from services.store.rollouts import RolloutRecord

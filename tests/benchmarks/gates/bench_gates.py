@@ -22,9 +22,9 @@ from rich.progress import Progress
 from rich.table import Table
 from usual_gates import group_sequential, mann_whitney, success_rate, threshold, z_every_poll
 
-from policies.proportions import BoundTest, TwoByTwoTest
-from policies.spending import boundaries, obrien_fleming, pocock
-from policies.what_if_paths import CountRuns
+from policies.sequential.proportions import BoundTest, TwoByTwoTest
+from policies.sequential.spending import boundaries, obrien_fleming, pocock
+from policies.what_if.paths import CountRuns
 
 Method = Callable[[CountRuns], NDArray[np.bool_]]
 BATCH = 500

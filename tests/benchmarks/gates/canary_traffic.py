@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.what_if_paths import CountRuns
+from policies.what_if.paths import CountRuns
 
 Floats = NDArray[np.float64]
 POLL_S, POLLS, PER_POLL, WEIGHT = 10.0, 180, 2000, 0.05

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.dispersion import PollScoreTest
-from policies.proportions import WORSE, WORSE_WEIGHTS, BoundTest, ShareTest, TwoByTwoTest
-from policies.what_if_guard import DispersionPath, GuardedPath, Watched
-from policies.what_if_paths import (
+from policies.sequential.dispersion import PollScoreTest
+from policies.sequential.proportions import WORSE, WORSE_WEIGHTS, BoundTest, ShareTest, TwoByTwoTest
+from policies.what_if.guard import DispersionPath, GuardedPath, Watched
+from policies.what_if.paths import (
     BoundPath,
     CountPath,
     CountRuns,

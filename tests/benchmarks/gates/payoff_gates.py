@@ -22,7 +22,7 @@ Tell = Callable[[float], None]
 
 
 class Betting:
-    """`policies.betting.BettingTest` against "not worse than stable", for many runs: log E, unit by unit."""
+    """`policies.sequential.betting.BettingTest` against "not worse than stable", for many runs: log E, unit by unit."""
 
     def __init__(self, runs: int, planned: float = -0.0125, planned_n: int = 200) -> None:
         self.planned, self.planned_n = -planned, planned_n

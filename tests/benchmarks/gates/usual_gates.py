@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from policies.what_if_paths import CountRuns
+from policies.what_if.paths import CountRuns
 
 Alarms = NDArray[np.bool_]
 Floats = NDArray[np.float64]

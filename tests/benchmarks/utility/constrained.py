@@ -1,10 +1,10 @@
 """A bound on the false-positive rate: PAKDD <= .40, GMSC <= .10, held on test rows that nothing was tuned on.
 
 Trimtab's rule: the operating point's search puts a price on a false positive, found on validation rows with a
-Clopper-Pearson margin (policies/point_search.py). Beside it: the same price at the point estimate, without a margin;
-Lagrangian training (cooper), whose own decisions keep the bound softly; LightGBM with the one threshold that just
-keeps the bound on validation rows; and, as the measure of what any rule could do with these probabilities, the price
-that would have kept the bound on the test rows themselves.
+Clopper-Pearson margin (policies/operating/point_search.py). Beside it: the same price at the point estimate,
+without a margin; Lagrangian training (cooper), whose own decisions keep the bound softly; LightGBM with the one
+threshold that just keeps the bound on validation rows; and, as the measure of what any rule could do with these
+probabilities, the price that would have kept the bound on the test rows themselves.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from peers import Entry, Inputs, usual_models
 from real_data import DataSet, Floats, Split
 from trimtab_side import UTILITY, Trained, columns_of, contract_of
 
-from policies.point_search import search_point
-from policies.utility import UtilitySpec, load_utility
+from policies.operating.point_search import search_point
+from policies.utility.utility import UtilitySpec, load_utility
 from services.training.lagrangian import RateBound, fit_under_bounds
 
 BOUNDS = {"pakdd": 0.40, "gmsc": 0.10}

@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from policies.operating_point import OperatingPoint
+from policies.operating.operating_point import OperatingPoint
 
 HERE = Path(__file__).parent
 

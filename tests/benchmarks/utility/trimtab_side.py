@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from real_data import Columns, DataSet, Split
 
-from policies.operating_point import OperatingPoint
-from policies.utility import UtilitySpec, load_utility
+from policies.operating.operating_point import OperatingPoint
+from policies.utility.utility import UtilitySpec, load_utility
 from services.data.columns import Column
 from services.training.fit import Settings
 from services.training.plan import TrainingPlan

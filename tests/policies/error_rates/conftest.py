@@ -9,8 +9,16 @@ import pytest
 from numpy.random import Generator
 from scipy.special import ndtr
 
-from policies.evidence import Block, CountBlock, FloatArray, GapArmsBlock, GapBlock, RatioBlock, UtilityBlock
-from policies.rollout_policy import Gate
+from policies.gates.evidence import (
+    Block,
+    CountBlock,
+    FloatArray,
+    GapArmsBlock,
+    GapBlock,
+    RatioBlock,
+    UtilityBlock,
+)
+from policies.rollout.rollout_policy import Gate
 
 UNITS = 400
 RANGE = (-1.0, 29.8)

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from policies.evidence import RatioBlock, UtilityBlock
-from policies.gate_evidence import GateEvidence
+from policies.gates.evidence import RatioBlock, UtilityBlock
+from policies.gates.gate_evidence import GateEvidence
 
 RUNS, POLLS, ALPHA, WEIGHT_PCT = 60, 36, 0.05, 25.0
 EARLY, LATE, MATURE = 1, 14, 16

@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 
-from policies.gate_evidence import GateEvidence
+from policies.gates.gate_evidence import GateEvidence
 
 RUNS, POLLS, ALPHA, WEIGHT_PCT = 150, 30, 0.05, 25.0
 ALLOWED = RUNS * ALPHA + 3 * math.sqrt(RUNS * ALPHA * (1 - ALPHA))

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from policies.evidence import PollEvidence
-from policies.gates import GateBook
-from policies.rollout_policy import Gate, RolloutPolicy, Stage
+from policies.gates.evidence import PollEvidence
+from policies.gates.gates import GateBook
+from policies.rollout.rollout_policy import Gate, RolloutPolicy, Stage
 
 RANGE = (-1.0, 29.8)
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from policies.evidence import SAMPLE_RATIO, AssignmentBlock, PollEvidence
-from policies.gates import GateBook
-from policies.rollout_policy import Gate, RolloutPolicy, Stage
-from policies.verdict import Decision, ReasonCode
+from policies.gates.evidence import SAMPLE_RATIO, AssignmentBlock, PollEvidence
+from policies.gates.gates import GateBook
+from policies.rollout.rollout_policy import Gate, RolloutPolicy, Stage
+from policies.rollout.verdict import Decision, ReasonCode
 
 RUNS, POLLS, ALPHA = 60, 12, 0.05
 ALLOWED = RUNS * ALPHA + 3 * math.sqrt(RUNS * ALPHA * (1 - ALPHA))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from policies.operating_point import OperatingPoint
-from policies.utility import UtilitySpec, load_utility, realised_utility
+from policies.operating.operating_point import OperatingPoint
+from policies.utility.utility import UtilitySpec, load_utility, realised_utility
 from services.alignment.align import align
 from services.alignment.errors import AlignmentError
 from services.alignment.report import AlignmentReport

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from policies.evidence import Measured
-from policies.operating_point import OperatingPoint, threshold_of
-from policies.point_proof import PointProof
-from policies.point_search import check_point, search_point
-from policies.utility import UtilitySpec, load_utility, realised_utility
+from policies.gates.evidence import Measured
+from policies.operating.operating_point import OperatingPoint, threshold_of
+from policies.operating.point_proof import PointProof
+from policies.operating.point_search import check_point, search_point
+from policies.utility.utility import UtilitySpec, load_utility, realised_utility
 from services.alignment.align import align
 from services.alignment.bootstrap import EXACT_ROWS, PairedMeans
 from services.alignment.rule_families import JudgedRows, constant_thresholds, misplaced, shifts

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from policies.operating_point import OperatingPoint
-from policies.scenarios import ScenarioSet, load_scenarios
-from policies.utility import UtilitySpec, load_utility, realised_utility
+from policies.operating.operating_point import OperatingPoint
+from policies.utility.scenarios import ScenarioSet, load_scenarios
+from policies.utility.utility import UtilitySpec, load_utility, realised_utility
 from services.alignment.scenario_rows import Bench, ServedField
 from services.alignment.scenarios import ScenarioResult, run_scenarios
 

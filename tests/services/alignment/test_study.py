@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import rfc8785
 
-from policies.operating_point import OperatingPoint
-from policies.scenarios import load_scenarios
-from policies.utility import load_utility
+from policies.operating.operating_point import OperatingPoint
+from policies.utility.scenarios import load_scenarios
+from policies.utility.utility import load_utility
 from services.alignment.scenario_rows import Bench, served_fields
 from services.alignment.study import VARIED_ROWS, AlignmentStudy, study, vary
 from services.data.contract import load_contract

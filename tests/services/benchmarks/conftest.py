@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from policies.operating_point import OperatingPoint
+from policies.operating.operating_point import OperatingPoint
 from services.serving.release import Release, write_release
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from policies.utility import realised_utility
+from policies.utility.utility import realised_utility
 from services.benchmarks.frozen_rows import BenchmarkError, Manifest, freeze, manifests, read_frozen
 from services.benchmarks.history import check_frozen, record_frozen, record_run, runs
 from services.benchmarks.score import score, seen_rows

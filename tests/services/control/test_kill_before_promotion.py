@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 
-from policies.rollout import Action, Step
+from policies.rollout.rollout import Action, Step
 from services.control.kill import kill
 from services.home import Home, Ports
 from services.rollout.effects import EffectFailed, Effects, World

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from policies.yaml_source import Path as Path_
-from policies.yaml_source import PolicyError, load_document
+from policies.language.yaml_source import Path as Path_
+from policies.language.yaml_source import PolicyError, load_document
 from services.data.contract import load_contract, read_contract
 
 CONTRACT = Path(__file__).parents[3] / "policies" / "telemarketing" / "contract.yaml"

@@ -6,10 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from policies.evidence import SAMPLE_RATIO, AssignmentBlock, CountBlock, UtilityBlock
-from policies.history import Timeline, rehearse
-from policies.rollout_policy import RolloutPolicy, load_rollout
-from policies.verdict import Decision, ReasonCode
+from policies.gates.evidence import SAMPLE_RATIO, AssignmentBlock, CountBlock, UtilityBlock
+from policies.gates.history import Timeline, rehearse
+from policies.rollout.rollout_policy import RolloutPolicy, load_rollout
+from policies.rollout.verdict import Decision, ReasonCode
 from services.rehearsal.history_file import History, HistoryFileError, read_history
 from services.rehearsal.history_polls import Rehearsal, polls_of
 from services.rollout.policy_set import POLICIES, load_policies

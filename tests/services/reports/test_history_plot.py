@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from policies.evidence import CountBlock, PollEvidence
-from policies.history import LoggedPoll, rehearse
-from policies.rollout_policy import load_rollout
-from policies.utility import load_utility
+from policies.gates.evidence import CountBlock, PollEvidence
+from policies.gates.history import LoggedPoll, rehearse
+from policies.rollout.rollout_policy import load_rollout
+from policies.utility.utility import load_utility
 from services.reports.history_plot import write_html, write_png
 from services.rollout.policy_set import POLICIES
 

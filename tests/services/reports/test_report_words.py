@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from policies.verdict import Decision, ReasonCode, Verdict
+from policies.rollout.verdict import Decision, ReasonCode, Verdict
 from services.home import Home, Ports
 from services.reports.stage_report import write_stage_report
 

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from policies.operating_point import OperatingPoint
-from policies.utility import load_utility
-from policies.verdict import Decision, GateResult, GateStatus, ReasonCode, Verdict
+from policies.operating.operating_point import OperatingPoint
+from policies.rollout.verdict import Decision, GateResult, GateStatus, ReasonCode, Verdict
+from policies.utility.utility import load_utility
 from services.alignment.align import align
 from services.alignment.report import AlignmentReport
 from services.home import Home, Ports

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from policies.verdict import Verdict
+from policies.rollout.verdict import Verdict
 from services.home import LOOPBACK, Home, Ports
 from services.rollout.conductor import Conductor
 from services.rollout.effects import World
@@ -253,7 +253,7 @@ def short_policy(**changes: Any) -> str:
 
     `changes`: stage name with `_` for `-` → the fields to change in that stage.
     """
-    from policies.yaml_source import load_document
+    from policies.language.yaml_source import load_document
 
     policy = load_document((POLICIES / SERVICE / "rollout.yaml").read_text(encoding="utf-8"), "r").data
     live = {"shadow", "canary-25", "full", "probation"}

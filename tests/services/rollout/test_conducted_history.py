@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from policies.history import Timeline, mismatches, rehearse, replay, side_by_side
-from policies.rollout import Phase
-from policies.rollout_policy import RolloutPolicy, load_rollout
-from policies.verdict import Decision, ReasonCode, Verdict
+from policies.gates.history import Timeline, mismatches, rehearse, replay, side_by_side
+from policies.rollout.rollout import Phase
+from policies.rollout.rollout_policy import RolloutPolicy, load_rollout
+from policies.rollout.verdict import Decision, ReasonCode, Verdict
 from services.rollout.recorded import RecordedRollout, recorded_rollout
 from services.store import orders, poll_evidence, rollouts
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from policies.rollout import Phase
+from policies.rollout.rollout import Phase
 from services.ledger.ledger import entries, verify
 from services.store import orders, rollouts
 from services.traffic.records import read_desired

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from policies.rollout import Phase
-from policies.verdict import Decision, ReasonCode
+from policies.rollout.rollout import Phase
+from policies.rollout.verdict import Decision, ReasonCode
 from services.ledger.ledger import entries
 from services.rollout.new_rollout import ChampionReplaced
 from services.store import rollouts

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policies.evidence import UtilityBlock
-from policies.gates import GateBook
-from policies.rollout_policy import load_rollout
-from policies.utility import load_utility
+from policies.gates.evidence import UtilityBlock
+from policies.gates.gates import GateBook
+from policies.rollout.rollout_policy import load_rollout
+from policies.utility.utility import load_utility
 from services.rehearsal.history_file import read_history
 from services.rehearsal.history_polls import polls_of
 from services.rollout.history_export import NothingToExport, export_history

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policies.operating_point import OperatingPoint
-from policies.rollout_policy import load_rollout
-from policies.utility import load_utility
+from policies.operating.operating_point import OperatingPoint
+from policies.rollout.rollout_policy import load_rollout
+from policies.utility.utility import load_utility
 from services.rollout.live_report import add_agreement, arm_frame, split_arms
 from services.serving.release import write_release
 from services.store.stage_decisions import StageDecision

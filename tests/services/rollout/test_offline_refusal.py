@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from policies.evidence import Measured
-from policies.rollout_policy import load_rollout
-from policies.verdict import Decision, Verdict
+from policies.gates.evidence import Measured
+from policies.rollout.rollout_policy import load_rollout
+from policies.rollout.verdict import Decision, Verdict
 from services.ledger.ledger import entries
 from services.rehearsal.bank_marketing import read_calls
 from services.rollout import offline_stages

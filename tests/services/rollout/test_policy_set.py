@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from policies.yaml_source import PolicyError
+from policies.language.yaml_source import PolicyError
 from services.rollout.policy_set import (
     FILES,
     POLICIES,

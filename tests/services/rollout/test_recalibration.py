@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policies.operating_point import OperatingPoint
-from policies.rollout_policy import load_rollout
-from policies.yaml_source import load_document
+from policies.language.yaml_source import load_document
+from policies.operating.operating_point import OperatingPoint
+from policies.rollout.rollout_policy import load_rollout
 from services.home import Home, Ports
 from services.ledger.ledger import entries
 from services.rehearsal.bank_marketing import read_calls

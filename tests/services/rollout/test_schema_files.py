@@ -7,7 +7,7 @@ import jsonschema_rs
 import pytest
 
 from policies.json_schemas import NAMES
-from policies.yaml_source import load_document
+from policies.language.yaml_source import load_document
 from services.rollout.policy_set import POLICIES
 from services.rollout.schema_files import SCHEMAS, published_schemas, write_schemas
 

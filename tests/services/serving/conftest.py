@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from policies.operating_point import OperatingPoint
+from policies.operating.operating_point import OperatingPoint
 from services.serving.decider import Decider, Stamps
 from services.serving.decision_log import DecisionLog
 from services.serving.fault import Fault

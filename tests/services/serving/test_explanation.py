@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policies.abstention import AbstentionBand, OutcomeBand
+from policies.operating.abstention import AbstentionBand, OutcomeBand
 from services.data.contract import DataContract
 from services.serving.decide_endpoint import DecideEndpoint
 from services.serving.decider import Decider

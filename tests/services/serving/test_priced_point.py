@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policies.abstention import AbstentionBand, OutcomeBand
-from policies.operating_point import GroupPrices, OperatingPoint
-from policies.point_proof import Kept, PointProof
+from policies.operating.abstention import AbstentionBand, OutcomeBand
+from policies.operating.operating_point import GroupPrices, OperatingPoint
+from policies.operating.point_proof import Kept, PointProof
 from services.serving.decider import Decider, Stamps
 from services.serving.decision_log import DecisionLog
 from services.serving.release import Release, write_release

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policies.operating_point import OperatingPoint
+from policies.operating.operating_point import OperatingPoint
 from services.data.contract import DataContract
 from services.serving.decider import Decider, Stamps
 from services.serving.decision_log import DecisionLog

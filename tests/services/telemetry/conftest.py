@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import policies
-from policies.evidence import PollEvidence, UtilityBlock
-from policies.operating_point import OperatingPoint
-from policies.rollout_policy import Gate, RolloutPolicy, Stage, StageKind
-from policies.utility import UtilitySpec, load_utility
+from policies.gates.evidence import PollEvidence, UtilityBlock
+from policies.operating.operating_point import OperatingPoint
+from policies.rollout.rollout_policy import Gate, RolloutPolicy, Stage, StageKind
+from policies.utility.utility import UtilitySpec, load_utility
 from services.serving.release import Release, write_release
 from services.serving.row_check import RowCheck
 from services.serving.scorer import Scorer

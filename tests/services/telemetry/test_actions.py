@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from policies.evidence import SAMPLE_RATIO, CountBlock, GapArmsBlock, GapBlock, RatioBlock
-from policies.rollout_policy import Stage
+from policies.gates.evidence import SAMPLE_RATIO, CountBlock, GapArmsBlock, GapBlock, RatioBlock
+from policies.rollout.rollout_policy import Stage
 from services.store.decisions import DecisionRow
 
 Make = Callable[..., DecisionRow]

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policies.evidence import RatioBlock, UtilityBlock
-from policies.rollout_policy import Stage
-from policies.utility import UtilitySpec, load_utility, realised_utility
+from policies.gates.evidence import RatioBlock, UtilityBlock
+from policies.rollout.rollout_policy import Stage
+from policies.utility.utility import UtilitySpec, load_utility, realised_utility
 from services.serving.release import Release
 from services.serving.row_check import RowCheck
 from services.serving.scorer import Scorer

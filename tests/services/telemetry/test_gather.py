@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from policies.evidence import SAMPLE_RATIO, AssignmentBlock, CountBlock
-from policies.rollout_policy import Stage
-from policies.verdict import ReasonCode
+from policies.gates.evidence import SAMPLE_RATIO, AssignmentBlock, CountBlock
+from policies.rollout.rollout_policy import Stage
+from policies.rollout.verdict import ReasonCode
 from services.store import decisions as store
 from services.store.decisions import DecisionRow, Outcome, RequestRow
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from policies.evidence import CountBlock, GapBlock, PollEvidence
-from policies.rollout_policy import RolloutPolicy, Stage
-from policies.utility import UtilitySpec
-from policies.verdict import ReasonCode
+from policies.gates.evidence import CountBlock, GapBlock, PollEvidence
+from policies.rollout.rollout_policy import RolloutPolicy, Stage
+from policies.rollout.verdict import ReasonCode
+from policies.utility.utility import UtilitySpec
 from services.store import decisions as store
 from services.store.database import Database
 from services.store.decisions import DecisionRow

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from policies.utility import UtilitySpec, load_utility
+from policies.utility.utility import UtilitySpec, load_utility
 from services.data.contract import Column
 
 UTILITY = """

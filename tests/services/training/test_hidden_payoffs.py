@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from policies.utility import UtilitySpec, load_utility, realised_utility
+from policies.utility.utility import UtilitySpec, load_utility, realised_utility
 from services.training.errors import TrainingError
 from services.training.fit import Settings
 from services.training.hidden_payoffs import UtilityRegressor, fit_utilities

@@ -8,7 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from policies.utility import UtilitySpec
+from policies.utility.utility import UtilitySpec
 from services.training.fit import Settings
 from services.training.lagrangian import RateBound, excess, fit_under_bounds
 from services.training.time_slices import TimePlan, time_slices

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from policies.utility import UtilitySpec
+from policies.utility.utility import UtilitySpec
 from services.training.losses import LOSSES, loss_named, payoff_weighted_cross_entropy, stakes
 
 SIZES = np.array([0.0, 1.0, 4.0, 50.0])

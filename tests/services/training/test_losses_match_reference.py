@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from policies.utility import best_action, expected_utility, realised_utility
+from policies.utility.utility import best_action, expected_utility, realised_utility
 from services.training.calibration import softmax
 from services.training.losses import (
     annealed_utility,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from policies.utility import UtilitySpec
-from policies.yaml_source import PolicyError
+from policies.language.yaml_source import PolicyError
+from policies.utility.utility import UtilitySpec
 from services.training.errors import TrainingError
 from services.training.fit import Settings
 from services.training.losses import LOSSES

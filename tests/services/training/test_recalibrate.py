@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from policies.operating_point import OperatingPoint
-from policies.utility import UtilitySpec, realised_utility
+from policies.operating.operating_point import OperatingPoint
+from policies.utility.utility import UtilitySpec, realised_utility
 from services.training.calibration import Calibration
 from services.training.errors import TrainingError
 from services.training.recalibrate import METHODS, Method, complete, recalibrate

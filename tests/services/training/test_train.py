@@ -11,8 +11,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from policies.operating_point import OperatingPoint
-from policies.utility import UtilitySpec, load_utility, realised_utility
+from policies.operating.operating_point import OperatingPoint
+from policies.utility.utility import UtilitySpec, load_utility, realised_utility
 from services.data.contract import Column
 from services.training.calibration import Calibration, log_loss
 from services.training.errors import TrainingError

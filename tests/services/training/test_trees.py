@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from policies.utility import UtilitySpec
+from policies.utility.utility import UtilitySpec
 from services.training.boosted import inputs_of, tree_arrays
 from services.training.calibration import softmax
 from services.training.errors import TrainingError

@@ -1,0 +1,292 @@
+"""Payoff expressions over the fields of a row: a closed arithmetic grammar with its own parser; no `eval`.
+
+    sum     := product (("+" | "-") product)*
+    product := unary (("*" | "/") unary)*
+    unary   := "-" unary | atom
+    atom    := NUMBER | FIELD | FUNCTION "(" sum ("," sum)* ")" | "(" sum ")"
+    FUNCTION: clip(x, low, high), min(x, y, …), max(x, y, …), log(x), abs(x)
+
+Rule: no intermediate value may be NaN or infinite, so that a clip cannot hide a division by zero.
+Must never import: anything but numpy and the standard library.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.language.yaml_mistakes import did_you_mean
+
+MAX_CHARACTERS = 2000
+MAX_TOKENS = 300  # bounds the depth of the tree, which is walked by recursion
+MAX_DEPTH = 50
+
+Floats: TypeAlias = NDArray[np.float64]
+
+#: name → (least, greatest number of arguments; None for any)
+FUNCTIONS: Mapping[str, tuple[int, int | None]] = {
+    "clip": (3, 3),
+    "min": (2, None),
+    "max": (2, None),
+    "log": (1, 1),
+    "abs": (1, 1),
+}
+
+
+class ExpressionError(ValueError):
+    """An expression is refused or has no finite value; `column` counts characters of its text from 1."""
+
+    def __init__(self, message: str, column: int) -> None:
+        super().__init__(f"{message} (at character {column})")
+        self.column = column
+
+
+@dataclass(frozen=True)
+class _Number:
+    value: float
+    column: int
+
+
+@dataclass(frozen=True)
+class _Field:
+    name: str
+    column: int
+
+
+@dataclass(frozen=True)
+class _Call:
+    """An operator (`+`, `neg`, …) or a function with its arguments."""
+
+    name: str
+    arguments: tuple[_Node, ...]
+    column: int
+
+
+_Node: TypeAlias = _Number | _Field | _Call
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A compiled expression: the `fields` it reads, and `evaluate`; equal texts are equal expressions."""
+
+    text: str
+    fields: frozenset[str]
+    _root: _Node
+
+    def evaluate(self, columns: Mapping[str, NDArray[Any]]) -> Floats:
+        """The value of each row, `(n,)` float64; n is the length of the columns, of which there must be one.
+
+        Raises ExpressionError if a field is missing or no number, or a value is not finite; it names the row.
+        """
+        if not columns:
+            raise ExpressionError("there are no columns, so the number of rows is unknown", 1)
+        n = len(next(iter(columns.values())))
+        with np.errstate(all="ignore"):
+            value = _evaluate(self._root, columns, n)
+        return np.array(np.broadcast_to(value, (n,)), dtype=np.float64)
+
+
+def compile_expression(text: str, constants: Mapping[str, float] | None = None) -> Expression:
+    """Parse an expression of the grammar above; a name among `constants` is that number, and no field.
+
+    Raises ExpressionError with the column of what is not in the grammar.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise ExpressionError(f"must be at most {MAX_CHARACTERS} characters: {len(text)}", MAX_CHARACTERS)
+    parser = _Parser(text, constants or {})
+    root = parser.parse()
+    return Expression(text=text.strip(), fields=frozenset(parser.fields), _root=root)
+
+
+@dataclass(frozen=True)
+class _Token:
+    kind: str  # number, name, end, or the character itself
+    text: str
+    column: int
+
+
+_TOKEN = re.compile(
+    r"\s*(?:(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)"
+    r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<sign>\*\*|//|[-+*/(),]))"
+)
+
+
+def _tokens(text: str) -> Iterator[_Token]:
+    at = 0
+    while text[at:].strip():
+        match = _TOKEN.match(text, at)
+        if match is None:
+            at += len(text[at:]) - len(text[at:].lstrip())
+            raise ExpressionError(_refusal(text[at]), at + 1)
+        kind = match.lastgroup or ""
+        token, column = match[kind], match.start(kind) + 1
+        if token in ("**", "//"):
+            raise ExpressionError(f"operator '{token}' is not in the grammar; known: + - * /", column)
+        if kind == "number" and not np.isfinite(float(token)):
+            raise ExpressionError(f"number must be finite: {token}", column)
+        yield _Token(token if kind == "sign" else kind, token, column)
+        at = match.end()
+    yield _Token("end", "the end", len(text) + 1)
+
+
+def _refusal(character: str) -> str:
+    reasons = {
+        ".": "attribute access with '.' is not in the grammar",
+        "'": "text is not in the grammar",
+        '"': "text is not in the grammar",
+        "^": "operator '^' is not in the grammar; known: + - * /",
+        "[": "indexing with '[' is not in the grammar",
+    }
+    return reasons.get(character, f"character {character!r} is not in the grammar")
+
+
+class _Parser:
+    """Recursive descent, one method per rule of the grammar."""
+
+    def __init__(self, text: str, constants: Mapping[str, float]) -> None:
+        self.fields: set[str] = set()
+        self._constants = constants
+        self._tokens = list(_tokens(text))
+        if len(self._tokens) > MAX_TOKENS:
+            message = f"must have at most {MAX_TOKENS} numbers, names and signs: {len(self._tokens)}"
+            raise ExpressionError(message, self._tokens[MAX_TOKENS].column)
+        self._at = 0
+        self._depth = 0
+
+    def parse(self) -> _Node:
+        root = self._sum()
+        if self._token.kind != "end":
+            raise ExpressionError(
+                f"expected an operator or the end, not '{self._token.text}'", self._token.column
+            )
+        return root
+
+    @property
+    def _token(self) -> _Token:
+        return self._tokens[self._at]
+
+    def _take(self) -> _Token:
+        token = self._token
+        self._at += 1
+        return token
+
+    def _expect(self, kind: str) -> None:
+        if self._token.kind != kind:
+            raise ExpressionError(f"expected '{kind}', not '{self._token.text}'", self._token.column)
+        self._at += 1
+
+    def _sum(self) -> _Node:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise ExpressionError(f"must be nested at most {MAX_DEPTH} deep", self._token.column)
+        node = self._chain(self._product, ("+", "-"))
+        self._depth -= 1
+        return node
+
+    def _product(self) -> _Node:
+        return self._chain(self._unary, ("*", "/"))
+
+    def _chain(self, part: Callable[[], _Node], signs: tuple[str, str]) -> _Node:
+        node = part()
+        while self._token.kind in signs:
+            sign = self._take()
+            node = _Call(sign.kind, (node, part()), sign.column)
+        return node
+
+    def _unary(self) -> _Node:
+        signs: list[_Token] = []
+        while self._token.kind == "-":
+            signs.append(self._take())
+        node = self._atom()
+        return _Call("neg", (node,), signs[0].column) if len(signs) % 2 else node
+
+    def _atom(self) -> _Node:
+        token = self._take() if self._token.kind != "end" else self._token
+        if token.kind == "number":
+            return _Number(float(token.text), token.column)
+        if token.kind == "(":
+            node = self._sum()
+            self._expect(")")
+            return node
+        if token.kind == "name":
+            return self._call(token) if self._token.kind == "(" else self._field(token)
+        raise ExpressionError(f"expected a number, a field or '(', not '{token.text}'", token.column)
+
+    def _field(self, token: _Token) -> _Node:
+        if token.text in FUNCTIONS:
+            raise ExpressionError(f"'{token.text}' is a function: write {token.text}(…)", token.column)
+        if token.text in self._constants:
+            return _Number(self._constants[token.text], token.column)
+        self.fields.add(token.text)
+        return _Field(token.text, token.column)
+
+    def _call(self, token: _Token) -> _Node:
+        if token.text not in FUNCTIONS:
+            known = sorted(FUNCTIONS)
+            message = f"unknown function '{token.text}'{did_you_mean(token.text, known)}"
+            raise ExpressionError(f"{message} (known: {', '.join(known)})", token.column)
+        self._expect("(")
+        arguments = [self._sum()]
+        while self._token.kind == ",":
+            self._take()
+            arguments.append(self._sum())
+        self._expect(")")
+        least, most = FUNCTIONS[token.text]
+        if len(arguments) < least or (most is not None and len(arguments) > most):
+            wanted = f"{least}" if most == least else f"at least {least}"
+            raise ExpressionError(f"{token.text} takes {wanted} arguments: {len(arguments)}", token.column)
+        return _Call(token.text, tuple(arguments), token.column)
+
+
+_OPERATIONS: Mapping[str, Callable[..., Any]] = {
+    "+": np.add,
+    "-": np.subtract,
+    "*": np.multiply,
+    "/": np.divide,
+    "neg": np.negative,
+    "abs": np.abs,
+    "log": np.log,
+    "clip": lambda x, low, high: np.minimum(np.maximum(x, low), high),
+}
+
+
+def _evaluate(node: _Node, columns: Mapping[str, NDArray[Any]], n: int) -> Floats:
+    if isinstance(node, _Number):
+        return np.asarray(node.value)
+    if isinstance(node, _Field):
+        return _column(node, columns, n)
+    arguments = [_evaluate(argument, columns, n) for argument in node.arguments]
+    if node.name in ("min", "max"):
+        fold = np.minimum if node.name == "min" else np.maximum
+        value = arguments[0]
+        for argument in arguments[1:]:
+            value = fold(value, argument)
+    else:
+        value = np.asarray(_OPERATIONS[node.name](*arguments))
+    return _finite(value, f"'{node.name}' has no finite value", node.column)
+
+
+def _column(node: _Field, columns: Mapping[str, NDArray[Any]], n: int) -> Floats:
+    if node.name not in columns:
+        known = sorted(columns)
+        message = f"field '{node.name}' is not among the columns{did_you_mean(node.name, known)}"
+        raise ExpressionError(f"{message} (known: {', '.join(known)})", node.column)
+    try:
+        column = np.asarray(columns[node.name], dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ExpressionError(f"field '{node.name}' must be numbers: {error}", node.column) from error
+    if column.shape != (n,):
+        raise ExpressionError(f"field '{node.name}' must have shape ({n},): {column.shape}", node.column)
+    return _finite(column, f"field '{node.name}' must be finite", node.column)
+
+
+def _finite(value: Floats, message: str, column: int) -> Floats:
+    if not np.isfinite(value).all():
+        row = int(np.flatnonzero(~np.isfinite(value))[0])
+        raise ExpressionError(f"{message}: {np.atleast_1d(value)[row]} in row {row}", column)
+    return value

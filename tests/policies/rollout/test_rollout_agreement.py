@@ -1,0 +1,98 @@
+"""Promises of rollout.yaml beside utility.yaml: what each may say alone, but not together."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from policies.language.yaml_source import load_document
+from policies.rollout.rollout_agreement import rollout_errors_beside, rollout_warnings_beside
+from policies.rollout.rollout_policy import load_rollout
+from policies.utility.utility import load_utility
+
+FOLDER = Path(__file__).parents[3] / "policies" / "telemarketing"
+ROLLOUT = (FOLDER / "rollout.yaml").read_text(encoding="utf-8")
+UTILITY = (FOLDER / "utility.yaml").read_text(encoding="utf-8")
+
+
+def beside(
+    rollout: tuple[str, str] = ("", ""), utility: tuple[str, str] = ("", "")
+) -> tuple[list[str], list[str]]:
+    """Errors and warnings of the shipped pair with one text replaced in each."""
+    assert rollout[0] in ROLLOUT
+    assert utility[0] in UTILITY
+    text = ROLLOUT.replace(*rollout, 1)
+    spec, policy = load_utility(UTILITY.replace(*utility, 1), "u.yaml"), load_rollout(text, "r.yaml")
+    document = load_document(text, "r.yaml")
+    errors = rollout_errors_beside(spec, policy, document)
+    return [str(one) for one in errors], [str(one) for one in rollout_warnings_beside(spec, policy, document)]
+
+
+def line_of(words: str, text: str = ROLLOUT) -> int:
+    return next(number for number, line in enumerate(text.splitlines(), 1) if words in line)
+
+
+def test_the_shipped_pair_agrees() -> None:
+    """Neither an error nor a warning."""
+    assert beside() == ([], [])
+
+
+def test_a_metric_that_nobody_measures_is_named() -> None:
+    """Groups and stakeholders exist only where the utility spec speaks of them."""
+    spec, policy = load_utility(UTILITY, "u.yaml"), load_rollout(ROLLOUT, "r.yaml")
+    strangers = tuple(replace(one, name="bank") for one in spec.stakeholders)
+    constraints = tuple(one for one in spec.constraints if one.kind != "action_rate_gap")
+    silent = replace(spec, constraints=constraints, stakeholders=strangers)
+    customer, gap = rollout_errors_beside(silent, policy, load_document(ROLLOUT, "r.yaml"))
+    assert customer.line == line_of("metric: customer_utility")
+    assert "nobody measures 'customer_utility' here: utility.yaml has no stakeholder 'customer'" in str(
+        customer
+    )
+    assert gap.line == line_of("metric: call_rate_gap")
+    assert "nobody measures 'call_rate_gap' here: utility.yaml has no constraint of kind" in str(gap)
+
+
+def test_a_margin_as_wide_as_payoffs_can_differ_is_refused() -> None:
+    """Payoffs differ by at most the width of their range: no candidate could be worse by more."""
+    (issue,) = beside(rollout=("{absolute: 0.30}", "{absolute: 31}"))[0]
+    assert issue.startswith(f"r.yaml:{line_of('{absolute: 0.30}')}:")
+    assert "must be < 30.8, the width of the payoff range [-1, 29.8] in utility.yaml" in issue
+
+
+def test_a_range_that_starves_the_bets_is_a_warning_then_an_error() -> None:
+    """A balance without a cap makes bets small: more units are wanted; where no bake brings them, it is refused."""
+    errors, warnings = beside(utility=("high: 29.8", "high: 145"))
+    assert errors == []
+    (starved,) = [one for one in warnings if "its bets are starved" in one]
+    assert "payoffs range over [-1, 145] (utility.yaml)" in starved
+    assert starved.startswith(f"r.yaml:{line_of('{absolute: 0.30}')}:")
+    errors, _ = beside(utility=("high: 29.8", "high: 2980"))
+    for error in (one for one in errors if "'gates[13].niMargin'" in one):
+        assert "its bets are starved: payoffs range over [-1, 2980] (utility.yaml)" in error
+        assert "at 25% of 200 requests a second gate 'utility' needs about" in errors[0]
+        assert "Cap the payoffs in utility.yaml" in error
+    assert {one.split("'")[1] for one in errors} == {"gates[13].niMargin"}
+    assert errors[0].startswith(f"r.yaml:{line_of('{absolute: 0.30}')}:")
+
+
+@pytest.mark.parametrize(("margins", "key"), [((29, 29.5), "tolerance"), ((0, 29.5), "niMargin")])
+def test_a_margin_of_half_the_payoff_range_is_refused(margins: tuple[float, float], key: str) -> None:
+    """No release that anyone would try is worse by so much: the gate could never fail, or never hold one back."""
+    tolerance = "{absolute: 0}      #"
+    assert tolerance in ROLLOUT
+    text = ROLLOUT.replace(tolerance, f"{{absolute: {margins[0]}}} #").replace(
+        "{absolute: 0.30}", f"{{absolute: {margins[1]}}}"
+    )
+    spec, policy = load_utility(UTILITY, "u.yaml"), load_rollout(text, "r.yaml")
+    (issue,) = (str(one) for one in rollout_errors_beside(spec, policy, load_document(text, "r.yaml")))
+    assert f"'gates[13].{key}.absolute' can never " in issue
+    assert "payoffs range over [-1, 29.8] (utility.yaml), and no release that anyone would try" in issue
+
+
+@pytest.mark.parametrize(("bound", "is_refused"), [("0.25", True), ("0.15", False)])
+def test_a_bound_laxer_than_what_was_signed_is_refused(bound: str, is_refused: bool) -> None:
+    """The gate on the call-rate gap may be stricter than the constraint, not laxer."""
+    errors, _ = beside(rollout=("    max: 0.20 ", f"    max: {bound} "))
+    assert [("must be <= 0.2, the bound of constraint 'call_rate_gap_by_age'" in one) for one in errors] == [
+        True
+    ] * is_refused
