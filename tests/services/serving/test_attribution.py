@@ -103,9 +103,7 @@ def test_gradients_agree_with_finite_differences(outcomes: int) -> None:
 
 def test_gradients_agree_with_captum() -> None:
     """captum's integrated gradients of the same network in torch, 8,000 steps: the same to 1e-3."""
-    attr = pytest.importorskip(
-        "captum.attr", reason="captum is no dependency of the project: pip install captum"
-    )
+    attr = pytest.importorskip("captum.attr")
     torch = pytest.importorskip("torch")
     model = made_up(outcomes=3)
     weights = {name: torch.from_numpy(w).double() for name, w in model.weights.items()}
