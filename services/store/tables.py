@@ -148,6 +148,27 @@ outcomes = Table(
     Column("conflicts", Integer, nullable=False),
 )
 
+# What else was said of a decision's outcome: each other outcome once, with its latest event time.
+outcome_conflicts = Table(
+    "outcome_conflicts",
+    metadata,
+    Column("decision_id", Text, primary_key=True),
+    Column("outcome", Text, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("received_at", Float, nullable=False),
+)
+
+# Decisions that stable answered while its log could not be written: how many, and when.
+log_gaps = Table(
+    "log_gaps",
+    metadata,
+    Column("gap_id", Text, primary_key=True),
+    Column("release", Text, nullable=False),
+    Column("since", Float, nullable=False),
+    Column("until", Float, nullable=False),
+    Column("decisions", BigInteger, nullable=False),
+)
+
 # Every poll that was judged: with it a rollout's verdicts can be worked out again, exactly.
 poll_evidence = Table(
     "poll_evidence",
