@@ -32,14 +32,19 @@ NAMES = tuple(_MODELS)
 def schema_text(name: str) -> str:
     """The schema of `<name>.yaml` as it is published, with a newline at its end. Raises KeyError for another name."""
     model, title = _MODELS[name]
-    schema = _tidy(model.model_json_schema(by_alias=True))
+    schema = model.model_json_schema(by_alias=True)
     if name == "rollout":
         metric = schema["$defs"]["GateFile"]["properties"]["metric"]
         metric["description"] = "What is measured. " + "; ".join(
             f"{one.name}: {one.says}" for one in METRICS.values()
         )
         metric["enum"] = list(METRICS)
-    whole = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": title}
+    return published(schema, title=title)
+
+
+def published(schema: Mapping[str, Any], *, title: str) -> str:
+    """A model's JSON Schema as it is published: tidied, with its title and a newline at its end."""
+    whole = {"$schema": "https://json-schema.org/draft/2020-12/schema", **_tidy(schema), "title": title}
     return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -47,7 +52,7 @@ def _tidy(node: Any) -> Any:
     """Without the titles that repeat the key, and without `null`, which is not how a key is left out here."""
     if isinstance(node, list):
         return [_tidy(one) for one in node]
-    if not isinstance(node, dict):
+    if not isinstance(node, Mapping):
         return node
     kept = {
         key: {name: _tidy(one) for name, one in value.items()}

@@ -10,7 +10,7 @@ from flows.commands.output import JSON_OPTION, console, fail, print_json
 
 
 def publish_schemas(
-    name: str = typer.Argument("rollout", help="contract, utility, rollout, scenarios or tests."),
+    name: str = typer.Argument("rollout", help="contract, utility, rollout, scenarios, tests or training."),
     is_writing: bool = typer.Option(
         False, "--write", help="Write all of them to policies/schemas/ instead of printing one."
     ),

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
-from policies.json_schemas import NAMES, schema_text
+from policies.json_schemas import NAMES, published, schema_text
 from services.rollout.policy_set import POLICIES
+from services.training.plan import plan_schema
 
 SCHEMAS = POLICIES / "schemas"
 
@@ -22,6 +23,7 @@ def published_schemas() -> Mapping[str, str]:
     return {
         "contract.schema.json": standard,
         **{f"{name}.schema.json": schema_text(name) for name in NAMES},
+        "training.schema.json": published(plan_schema(), title="Training plan of a decision service"),
     }
 
 

@@ -20,7 +20,15 @@ from pydantic import Field
 from policies.language.digest import canonical_sha256
 from policies.language.expression import Expression, ExpressionError, compile_expression
 from policies.language.yaml_mistakes import did_you_mean
-from policies.language.yaml_source import Document, Issue, PolicyError, StrictModel, load_document, parse
+from policies.language.yaml_source import (
+    SERVICE_NAME,
+    Document,
+    Issue,
+    PolicyError,
+    StrictModel,
+    load_document,
+    parse,
+)
 from services.training.errors import TrainingError
 from services.training.preprocessing import Columns
 
@@ -45,9 +53,9 @@ class FactorFile(StrictModel):
 
 
 class PlanFile(StrictModel):
-    """training.yaml."""
+    """What a service asks of its training; without the file, all stands as its defaults say."""
 
-    service: str
+    service: str = Field(pattern=SERVICE_NAME, description="The decision service: the name of the folder.")
     candidates: tuple[str, ...] = Field(
         default=USUAL_CANDIDATES,
         min_length=1,
@@ -128,6 +136,13 @@ class TrainingPlan:
         if not weights.any():
             raise TrainingError("some row must have a weight above 0: all are 0")
         return np.asarray(weights, dtype=np.float64)
+
+
+def plan_schema() -> dict[str, Any]:
+    """The JSON Schema of training.yaml, for editors."""
+    schema = PlanFile.model_json_schema(by_alias=True)
+    schema["properties"]["candidates"]["items"]["enum"] = list(CANDIDATES)
+    return schema
 
 
 def load_plan(text: str, source: str, *, service: str, fields: Mapping[str, str]) -> TrainingPlan:

@@ -10,8 +10,10 @@ from policies.json_schemas import NAMES
 from policies.language.yaml_source import load_document
 from services.rollout.policy_set import POLICIES
 from services.rollout.schema_files import SCHEMAS, published_schemas, write_schemas
+from services.training.plan import CANDIDATES
 
-FILES = ("contract", *NAMES)
+OURS = (*NAMES, "training")
+FILES = ("contract", *OURS)
 SHIPPED = sorted(path for name in FILES for path in POLICIES.glob(f"*/{name}.yaml"))
 EVERY_KEY = Path(__file__).parents[2] / "policies" / "every_key.yaml"
 
@@ -71,7 +73,14 @@ def test_a_mistake_of_form_is_no_policy(old: str, new: str) -> None:
     assert not validator("rollout").is_valid(load_document(text.replace(old, new, 1), "r.yaml").data)
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_a_training_plan_may_name_only_candidates_that_exist() -> None:
+    """training.yaml: each candidate the engine has is valid, a misspelled one is marked."""
+    schema = validator("training")
+    assert schema.is_valid({"service": "toy", "candidates": list(CANDIDATES), "needsProof": True})
+    assert not schema.is_valid({"service": "toy", "candidates": ["cross_entrpy"]})
+
+
+@pytest.mark.parametrize("name", OURS)
 def test_every_key_is_explained(name: str) -> None:
     """No key without a sentence that the editor shows."""
     schema = json.loads((SCHEMAS / f"{name}.schema.json").read_text(encoding="utf-8"))
