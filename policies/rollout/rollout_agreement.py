@@ -7,7 +7,7 @@ reads a file or a clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from policies.language.yaml_source import Document, Issue
 from policies.rollout.metrics import METRICS
@@ -34,8 +34,12 @@ def rollout_errors_beside(utility: UtilitySpec, rollout: RolloutPolicy, document
             *_unproduced(gate, utility),
             *_too_wide(gate, utility),
             *_laxer(gate, utility),
+            *_slower(gate, utility),
         )
     ]
+    if not issues:
+        unjudged = _unjudged(gates.values(), utility)
+        issues = [document.issue(("gates",), message, of_key=True) for message in unjudged]
     return issues or plan_errors(rollout, document, payoff_range=utility.range)
 
 
@@ -73,6 +77,42 @@ def _too_wide(gate: Gate, utility: UtilitySpec) -> Iterator[Found]:
             f"must be < {high - low:g}, the width of the payoff range [{low:g}, {high:g}] in utility.yaml, or no gate "
             f"could fail: {gate.ni_margin:g}",
         )
+
+
+def _slower(gate: Gate, utility: UtilitySpec) -> Iterator[Found]:
+    """An absolute bound on slow answers that a broken latency constraint would pass."""
+    if gate.metric != "slow_share" or gate.max is None or gate.budget_ms is None:
+        return
+    for name, within_ms, slow in _latencies(utility):
+        signed = f"constraint '{name}' in utility.yaml lets {slow:.4g} of the answers take longer than {within_ms:g}ms"
+        if gate.budget_ms > within_ms:
+            yield "budget", f"must be <= {within_ms:g}ms, as {signed}: {gate.budget_ms:g}ms"
+        if gate.budget_ms >= within_ms and gate.max > slow:
+            yield "max", f"must be <= {slow:.4g}, as {signed}: {gate.max:g}"
+
+
+def _unjudged(gates: Collection[Gate], utility: UtilitySpec) -> Iterator[str]:
+    """Latency is judged live or not at all: a constraint on it that no gate judges would be kept by nobody."""
+    slow_gates = [one for one in gates if one.metric == "slow_share" and not one.dry_run]
+    for name, within_ms, slow in _latencies(utility):
+        if not any(
+            one.max is not None
+            and one.budget_ms is not None
+            and one.max <= slow
+            and one.budget_ms <= within_ms
+            for one in slow_gates
+        ):
+            yield (
+                f"must hold one that judges constraint '{name}' of utility.yaml: `metric: slow_share`, `compareTo: "
+                f"bound`, `budget: {within_ms:g}ms`, `max: {slow:.4g}`, or stricter, and no dry run"
+            )
+
+
+def _latencies(utility: UtilitySpec) -> Iterator[tuple[str, float, float]]:
+    """Name, milliseconds and the share that may be slower, of each latency constraint."""
+    for one in utility.constraints:
+        if one.kind == "latency" and one.at_most is not None and one.share is not None:
+            yield one.name, 1000 * one.at_most, round(1 - one.share, 9)
 
 
 def _laxer(gate: Gate, utility: UtilitySpec) -> Iterator[Found]:

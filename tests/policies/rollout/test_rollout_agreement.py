@@ -96,3 +96,43 @@ def test_a_bound_laxer_than_what_was_signed_is_refused(bound: str, is_refused: b
     assert [("must be <= 0.2, the bound of constraint 'call_rate_gap_by_age'" in one) for one in errors] == [
         True
     ] * is_refused
+
+
+@pytest.mark.parametrize(
+    ("within", "share", "says"),
+    [
+        ("250ms", 0.95, []),
+        ("1s", 0.9, []),
+        ("250ms", 0.99, ["gates[12].max", "must be <= 0.01, as constraint 'fast'", "longer than 250ms: 0.05"]),
+        (
+            "100ms",
+            0.9,
+            ["gates[12].budget", "must be <= 100ms", "lets 0.1 of the answers", "longer than 100ms: 250ms"],
+        ),
+        (
+            "300ms",
+            0.99,
+            ["'gates' must hold one that judges constraint 'fast'", "`budget: 300ms`, `max: 0.01`"],
+        ),
+    ],
+)
+def test_a_latency_constraint_is_judged_by_a_gate_as_strict(
+    within: str, share: float, says: list[str]
+) -> None:
+    """Only live traffic can tell latency: `slow` (at most 5 % above 250 ms) must be at least as strict as what was
+    signed, else the error says at which key, or that a gate is lacking."""
+    fast = f"  - {{name: fast, kind: latency, domain: safety, atMost: {within}, share: {share}, rationale: The form}}\n"
+    errors, _ = beside(utility=("  - name: earns_its_calls\n", f"{fast}  - name: earns_its_calls\n"))
+    assert len(errors) == bool(says)
+    assert all(part in errors[0] for part in says)
+
+
+def test_a_latency_constraint_without_a_gate_is_refused() -> None:
+    """A dry run acts on nothing, so it judges nothing either."""
+    fast = "  - {name: fast, kind: latency, domain: safety, atMost: 1s, share: 0.9, rationale: The form}\n"
+    errors, _ = beside(
+        rollout=("    minSamples: 50\n    requiredFrom: 25%\n    onFail", "    dryRun: true\n    onFail"),
+        utility=("  - name: earns_its_calls\n", f"{fast}  - name: earns_its_calls\n"),
+    )
+    assert len(errors) == 1
+    assert "must hold one that judges constraint 'fast'" in errors[0]
