@@ -85,7 +85,8 @@ class Drilling:
         bring_up(home, view.say)
         db = open_store(home)
         try:
-            stable = self._stable(db, policies, delivered)
+            watcher = Watcher(conclude=lambda verdict, _: view.conclude(verdict), epoch=view.epoch)
+            stable = first_release(home, db, policies, delivered, watcher)
             serve_first(home, stable)
             candidate = forge_candidate(
                 stable,
@@ -100,31 +101,6 @@ class Drilling:
             return self._roll_out(db, policies, stable, candidate, rows)
         finally:
             db.close()
-
-    def _stable(self, db: Database, policies: PolicySet, delivered: pl.DataFrame) -> Release:
-        """The first release of the main job if there is one, else one trained now in the same way."""
-        main = locate_home("main").releases
-        for folder in sorted(main.glob(f"{self._service}-*")) if main.is_dir() else []:
-            release = read_release(folder)
-            if release.provenance.get("job") == f"{self._service}-first":
-                return copy_release(release, self._home.releases)
-        job = ReleaseJob(
-            name=f"{self._service}-first",
-            home=self._home,
-            db=db,
-            policies=policies,
-            start=0.0,
-            stop=FIRST_STOP,
-            seed=SEED,
-            champion=None,
-            code_version=code_version(),
-            clock=time.time,
-            watcher=Watcher(conclude=lambda verdict, _: self._view.conclude(verdict), epoch=self._view.epoch),
-        )
-        checked = offline_stages.check_contract(job, delivered)
-        training, slices = offline_stages.train_candidates(job, checked)
-        point = offline_stages.align_thresholds(job, training, slices)
-        return offline_stages.pack_release(job, checked, training, point)
 
     def _roll_out(
         self, db: Database, policies: PolicySet, stable: Release, candidate: Release, rows: pl.DataFrame
@@ -159,6 +135,35 @@ class Drilling:
         ending = next((v for v in reversed(last) if v.decision is Decision.ROLLBACK), None)
         sent, failed = (0, 0) if summary is None else (summary.sent, summary.failed)
         return DrillResult(self._drill.name, phase, ending or (last[-1] if last else None), sent, failed)
+
+
+def first_release(
+    home: Home, db: Database, policies: PolicySet, delivered: pl.DataFrame, watcher: Watcher
+) -> Release:
+    """The first release of the main job if there is one, else one trained now in the same way; in `home`."""
+    service = policies.service
+    main = locate_home("main").releases
+    for folder in sorted(main.glob(f"{service}-*")) if main.is_dir() else []:
+        release = read_release(folder)
+        if release.provenance.get("job") == f"{service}-first":
+            return copy_release(release, home.releases)
+    job = ReleaseJob(
+        name=f"{service}-first",
+        home=home,
+        db=db,
+        policies=policies,
+        start=0.0,
+        stop=FIRST_STOP,
+        seed=SEED,
+        champion=None,
+        code_version=code_version(),
+        clock=time.time,
+        watcher=watcher,
+    )
+    checked = offline_stages.check_contract(job, delivered)
+    training, slices = offline_stages.train_candidates(job, checked)
+    point = offline_stages.align_thresholds(job, training, slices)
+    return offline_stages.pack_release(job, checked, training, point)
 
 
 def straight_to_last_step(text: str) -> str:
