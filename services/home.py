@@ -69,9 +69,18 @@ class Home:
         return self.root / "control.token"
 
     @property
+    def issued_tokens_file(self) -> Path:
+        """The tokens given to people and programs, hashed, mode 0600."""
+        return self.root / "tokens.json"
+
+    @property
     def traffic(self) -> Path:
         """Envoy's bootstrap, endpoint and route files, and the supervisor's desired/running files."""
         return self.root / "traffic"
+
+    def switches_file(self, service: str) -> Path:
+        """Which actions of a service are switched off for everyone; none while there is no such file."""
+        return self.root / "switches" / f"{service}.json"
 
     @property
     def processes(self) -> Path:

@@ -59,13 +59,23 @@ class AbstentionBand:
         pairs = [band.interval(p[:, o]) for o, band in enumerate(self.outcomes)]
         return np.column_stack([low for low, _ in pairs]), np.column_stack([high for _, high in pairs])
 
-    def stake(self, priced: Floats, probabilities: NDArray[Any], actions: NDArray[np.intp]) -> Floats:
-        """The most (n,) that another action than the chosen one, the abstention's aside, could earn above it."""
+    def stake(
+        self,
+        priced: Floats,
+        probabilities: NDArray[Any],
+        actions: NDArray[np.intp],
+        *,
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> Floats:
+        """The most (n,) that another action than the chosen one, the abstention's aside, could earn above it.
+
+        allowed (A,): the actions that may be taken; None is all.
+        """
         lower, upper = self.box(probabilities)
         chosen = priced[np.arange(len(priced)), actions]
         most = np.full(len(priced), -np.inf)
         for action in range(priced.shape[1]):
-            if action != self.action:
+            if action != self.action and (allowed is None or allowed[action]):
                 gain = greatest_mean(priced[:, action] - chosen, lower, upper)
                 most = np.where(actions == action, most, np.maximum(most, gain))
         return most

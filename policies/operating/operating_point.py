@@ -134,21 +134,28 @@ class OperatingPoint:
         """
         return self.choose_priced(self.priced(payoffs, utility=utility, columns=columns), probabilities)[0]
 
-    def choose_priced(self, priced: Floats, probabilities: NDArray[Any]) -> tuple[NDArray[np.intp], Floats]:
+    def choose_priced(
+        self, priced: Floats, probabilities: NDArray[Any], *, allowed: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.intp], Floats]:
         """The action of each row `(n,)` from priced payoffs, and its lead `(n,)`: how far another one is, in the unit.
 
-        Raises UtilityError as expected_utility does.
+        allowed `(A,)`: the actions that may be taken at all, the default among them; None is all. With one action left
+        the lead is infinite. Raises UtilityError as expected_utility does, and where the default is not allowed.
         """
         expected = expected_utility(priced, probabilities)
+        if allowed is not None:
+            if allowed.shape != (len(self.shift),) or not allowed[self.default_action]:
+                raise UtilityError(f"'allowed' must hold the default action {self.default_action}: {allowed}")
+            expected = np.where(allowed, expected, -np.inf)
         actions = highest(expected, default_action=self.default_action)
         first, second = expected[:, 0], np.full(len(expected), -np.inf)
         for action in range(1, expected.shape[1]):
             second = np.maximum(second, np.minimum(first, expected[:, action]))
             first = np.maximum(first, expected[:, action])
         lead = first - second
-        if self.abstention is None:
+        if self.abstention is None or (allowed is not None and not allowed[self.abstention.action]):
             return actions, lead
-        stake = self.abstention.stake(priced, probabilities, actions)
+        stake = self.abstention.stake(priced, probabilities, actions, allowed=allowed)
         abstains = (stake > self.abstention.least_stake) & (actions != self.abstention.action)
         from_abstaining = np.abs(stake - self.abstention.least_stake)
         lead = np.where(actions == self.abstention.action, lead, np.minimum(lead, from_abstaining))

@@ -70,6 +70,7 @@ INCLUDED_SOURCES = (
     "services/serving/row_check.py",
     "services/serving/scorer.py",
     "services/serving/service.py",
+    "services/serving/switches.py",
     "services/training/__init__.py",
     "services/training/calibration.py",
     "services/training/errors.py",

@@ -55,6 +55,12 @@ class DecideEndpoint:
         """Start deciding with `decider`, which the caller has warmed up."""
         self._decider = decider
 
+    def switches(self) -> dict[str, object]:
+        """The release, and which of its actions are switched off; a fresh look where the last one is old."""
+        if self._decider is None:
+            return {}
+        return self._decider.show_switches()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
         status, body = await self._answer(scope, receive)

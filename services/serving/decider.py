@@ -6,21 +6,24 @@ decide_endpoint.py.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from policies.operating.operating_point import OperatingPoint
 from services.data.contract import DataContract, load_contract
-from services.serving.decision_log import DecisionLog, DecisionRecord
+from services.serving.decision_log import DecisionLog, DecisionRecord, Gated
 from services.serving.explanation import Explainer, Explanation
 from services.serving.fault import Fault, InjectedFault
 from services.serving.release import Release
 from services.serving.request_mark import RequestMark
 from services.serving.row_check import MAX_ROWS, RowCheck
 from services.serving.scorer import Decisions, Scorer, ScorerError
+from services.serving.switches import Gate, Switches
 
 WARM_UP_ROUNDS = 20
 
@@ -38,7 +41,13 @@ class Decider:
     """One release, ready to decide; `log` gets every decision before its caller does."""
 
     def __init__(
-        self, release: Release, *, log: DecisionLog, stamps: Stamps, fault: Fault | None = None
+        self,
+        release: Release,
+        *,
+        log: DecisionLog,
+        stamps: Stamps,
+        fault: Fault | None = None,
+        switches_file: Path | None = None,
     ) -> None:
         contract_file = release.folder / "contract.yaml"
         contract = load_contract(contract_file.read_text(encoding="utf-8"), str(contract_file))
@@ -50,13 +59,30 @@ class Decider:
         self._log = log
         self._fault = fault
         self._operating_point = _shown(self._scorer.operating_point)
+        self._switches = Switches(
+            switches_file,
+            actions=self._scorer.utility.actions,
+            default_action=self._scorer.operating_point.default_action,
+            timer_ms=stamps.timer_ms,
+        )
         self._explainer = Explainer(self._scorer, unnamed={c.name for c in contract.columns if c.sensitive})
+
+    def show_switches(self) -> dict[str, object]:
+        """Which actions are off in this process now; `entry` None: its file could not be read since it started."""
+        gate, known = self._switches.gate(), self._switches.known
+        return {
+            "release": self.release_id,
+            "off": [] if gate is None else list(gate.off),
+            "entry": None if known is None else known.entry,
+        }
 
     def warm_up(self) -> None:
         """Decide made-up rows, one and many at a time, without logging them.
 
-        Raises: ScorerError when not one of the made-up rows can be decided: then no real row may be tried.
+        Raises: ScorerError when not one of the made-up rows can be decided: then no real row may be tried;
+        ReleaseError when its default action is switched off.
         """
+        self._switches.start()
         row = self._row_that_can_be_decided()
         for size in (*(1,) * WARM_UP_ROUNDS, MAX_ROWS):
             self._scorer.decide(self._check.to_columns([row] * size))
@@ -93,8 +119,12 @@ class Decider:
         probabilities = self._scorer.probabilities(columns)
         if fault is not None and fault.kind == "nan":
             probabilities = np.full_like(probabilities, np.nan)
-        decisions = self._scorer.choose(columns, probabilities)
-        records = self._records(mark, rows, decisions, took_ms=self.stamps.timer_ms() - started_ms)
+        gate = self._switches.gate()
+        decisions = self._scorer.choose(
+            columns, probabilities, allowed=None if gate is None else gate.allowed
+        )
+        gated = self._gated(gate, columns, decisions)
+        records = self._records(mark, rows, decisions, gated, took_ms=self.stamps.timer_ms() - started_ms)
         explanations: list[Explanation] = []
         if is_explained and not mark.is_shadow:
             for explanation in self._explainer.explain(rows, columns, decisions):
@@ -112,8 +142,27 @@ class Decider:
         if fault.kind == "slow":
             await asyncio.sleep(fault.delay_ms / 1000)
 
+    def _gated(
+        self, gate: Gate | None, columns: Mapping[str, NDArray[Any]], decisions: Decisions
+    ) -> Sequence[Gated | None]:
+        """What the switches did to each row; one None for all while nothing is off."""
+        if gate is None:
+            return [None] * len(decisions.actions)
+        free = self._scorer.choose(columns, decisions.probabilities).actions
+        actions = self._scorer.utility.actions
+        return [
+            Gated(gate.off, actions[wanted] if wanted != taken else None)
+            for wanted, taken in zip(free.tolist(), decisions.actions.tolist(), strict=True)
+        ]
+
     def _records(
-        self, mark: RequestMark, rows: Sequence[Any], decisions: Decisions, *, took_ms: float
+        self,
+        mark: RequestMark,
+        rows: Sequence[Any],
+        decisions: Decisions,
+        gated: Sequence[Gated | None],
+        *,
+        took_ms: float,
     ) -> list[DecisionRecord]:
         actions = self._scorer.utility.actions
         at = self.stamps.clock()
@@ -123,6 +172,7 @@ class Decider:
             decisions.scores.tolist(),
             decisions.probabilities.tolist(),
             decisions.expected_utility.tolist(),
+            gated,
             strict=True,
         )
         return [
@@ -141,8 +191,9 @@ class Decider:
                 probabilities=probabilities,
                 row=row,
                 took_ms=round(took_ms, 3),
+                gated=one_gated,
             )
-            for row, action, score, probabilities, expected in numbers
+            for row, action, score, probabilities, expected, one_gated in numbers
         ]
 
     def _answers(self, records: Sequence[DecisionRecord], decisions: Decisions) -> list[dict[str, object]]:
@@ -163,6 +214,7 @@ class Decider:
                 "expected_utility": dict(zip(actions, record.expected_utility, strict=True)),
                 "operating_point": point,
                 "release": record.release,
+                **({} if record.gated is None else {"gated": record.gated}),
             }
             for record, point in zip(records, points, strict=True)
         ]

@@ -18,11 +18,21 @@ class DecisionLogError(OSError):
 
 
 @dataclass(frozen=True)
+class Gated:
+    """`off`: the actions that were switched off when the row was decided; `instead_of`: the one that would have been
+    taken otherwise, None where the switch changed nothing."""
+
+    off: tuple[str, ...]
+    instead_of: str | None
+
+
+@dataclass(frozen=True)
 class DecisionRecord:
     """One decided row as it stands in the log (version 1).
 
     `at` is in epoch seconds, `took_ms` in milliseconds, `probabilities` (O,) and `expected_utility` (A,) in
-    the order of the utility spec; `row` holds the accepted contract fields.
+    the order of the utility spec; `row` holds the accepted contract fields; `gated` is None while no action is
+    switched off.
     """
 
     decision_id: str
@@ -39,6 +49,7 @@ class DecisionRecord:
     probabilities: Sequence[float]
     row: object
     took_ms: float
+    gated: Gated | None = None
     v: int = field(default=1, kw_only=True)
 
     def line(self) -> bytes:

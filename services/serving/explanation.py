@@ -40,7 +40,8 @@ class Explanation:
     """One decision explained.
 
     `outcome` is the one whose log-odds are explained: the second of two, the most probable of more. `lead` >= 0 in
-    `unit`: the chosen action before the next best, under the operating point's prices. `threshold` is the probability
+    `unit`: the chosen action before the next best that is not switched off, under the operating point's prices; None
+    where there is none. `threshold` is the probability
     at which the action changes and `distance` the probability less it; None where there is no such probability.
     `features` have the greatest |contribution| first, at most 10; `others` is the sum of the rest, so that
     baseline + features + others = log-odds.
@@ -48,7 +49,7 @@ class Explanation:
 
     outcome: str
     unit: str
-    lead: float
+    lead: float | None
     threshold: float | None
     distance: float | None
     attribution: Attribution
@@ -98,7 +99,7 @@ class Explainer:
             yield Explanation(
                 outcome=self._scorer.utility.outcomes[outcome],
                 unit=self._scorer.utility.unit,
-                lead=float(decisions.lead[i]),
+                lead=float(decisions.lead[i]) if np.isfinite(decisions.lead[i]) else None,
                 threshold=threshold,
                 distance=None if threshold is None else float(decisions.scores[i]) - threshold,
                 attribution=attribution,

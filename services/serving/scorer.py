@@ -36,8 +36,9 @@ class Decisions:
     `actions` (n,) index the spec's actions; `probabilities` (n, O); `expected_utility` (n, A) in the spec's
     unit per decision, higher is better. `scores` (n,): with two outcomes the probability of the second,
     which `thresholds` (n,) is compared with (infinite where no probability changes the action); else the
-    chosen action's expected utility, and no thresholds. `lead` (n,) >= 0: how far, in the unit and under the
-    operating point's prices, the row is from another action.
+    chosen action's expected utility, and no thresholds; none either while actions are switched off. `lead`
+    (n,) >= 0: how far, in the unit and under the operating point's prices, the row is from another action;
+    infinite where only one is left.
     """
 
     actions: NDArray[np.intp]
@@ -89,14 +90,22 @@ class Scorer:
         logits = forward(self.architecture, self.weights, self.preprocessing.transform(columns))
         return self.calibration.apply(logits)
 
-    def decide(self, columns: Mapping[str, NDArray[Any]]) -> Decisions:
-        """Decide n rows given as contract columns (n,).
+    def decide(
+        self, columns: Mapping[str, NDArray[Any]], *, allowed: NDArray[np.bool_] | None = None
+    ) -> Decisions:
+        """Decide n rows given as contract columns (n,); allowed (A,): the actions not switched off, None is all.
 
         Raises: ScorerError when a probability or utility is not finite, or an action is unknown.
         """
-        return self.choose(columns, self.probabilities(columns))
+        return self.choose(columns, self.probabilities(columns), allowed=allowed)
 
-    def choose(self, columns: Mapping[str, NDArray[Any]], probabilities: NDArray[np.float64]) -> Decisions:
+    def choose(
+        self,
+        columns: Mapping[str, NDArray[Any]],
+        probabilities: NDArray[np.float64],
+        *,
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> Decisions:
         """The operating point's action for n rows of which the `probabilities` (n, O) are known already.
 
         Raises: ScorerError as `decide` does.
@@ -107,7 +116,7 @@ class Scorer:
             payoffs = self.utility.payoffs(columns)
             expected = expected_utility(payoffs, probabilities)
             priced = self.operating_point.priced(payoffs, utility=self.utility, columns=columns)
-            actions, lead = self.operating_point.choose_priced(priced, probabilities)
+            actions, lead = self.operating_point.choose_priced(priced, probabilities, allowed=allowed)
         except UtilityError as error:
             raise ScorerError(f"the rows cannot be priced: {error}") from error
         if not np.isfinite(expected).all():
@@ -116,7 +125,8 @@ class Scorer:
             raise ScorerError(f"every action must be one of {', '.join(self.utility.actions)}")
         is_binary = probabilities.shape[1] == 2
         scores = probabilities[:, 1] if is_binary else expected[np.arange(len(actions)), actions]
-        return Decisions(actions, probabilities, expected, scores, _thresholds(priced), lead)
+        thresholds = None if allowed is not None else _thresholds(priced)
+        return Decisions(actions, probabilities, expected, scores, thresholds, lead)
 
     @property
     def needed_fields(self) -> tuple[str, ...]:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import bentoml
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from services.serving.decide_endpoint import DecideEndpoint
@@ -25,15 +27,17 @@ from services.serving.release import ReleaseError, read_release
 
 RELEASE_FOLDER = Path(__file__).resolve().parents[2] / "release"
 LOGS_VARIABLE = "TRIMTAB_DECISION_LOGS"
+SWITCHES_VARIABLE = "TRIMTAB_SWITCHES"
 REHEARSAL_VARIABLE = "TRIMTAB_REHEARSAL"  # set by the launcher's --rehearsal, by nothing else
 
 
 @dataclass(frozen=True)
 class ServingSettings:
-    """Where decisions are logged, and the fault of a rehearsal, if any."""
+    """Where decisions are logged, where switched-off actions stand, and the fault of a rehearsal, if any."""
 
     decision_logs: Path
     fault: Fault | None
+    switches_file: Path | None
 
 
 def read_settings(environment: Mapping[str, str]) -> ServingSettings:
@@ -44,11 +48,21 @@ def read_settings(environment: Mapping[str, str]) -> ServingSettings:
     fault_text = environment.get(FAULT_VARIABLE)
     if fault_text and environment.get(REHEARSAL_VARIABLE) != "1":
         raise ReleaseError(f"'{FAULT_VARIABLE}' must not be set outside a rehearsal: {fault_text!r}")
-    return ServingSettings(Path(logs), parse_fault(fault_text) if fault_text else None)
+    switches = environment.get(SWITCHES_VARIABLE)
+    return ServingSettings(
+        Path(logs), parse_fault(fault_text) if fault_text else None, Path(switches) if switches else None
+    )
+
+
+async def show_switches(_request: Request) -> JSONResponse:
+    """Which actions are switched off in this process, and by which ledger entry: what `trimtab switch` reads back."""
+    return JSONResponse(decide_endpoint.switches(), 200 if decide_endpoint.is_ready else 503)
 
 
 decide_endpoint = DecideEndpoint()
-decide_application = Starlette(routes=[Route("/decide", endpoint=decide_endpoint)])
+decide_application = Starlette(
+    routes=[Route("/decide", endpoint=decide_endpoint), Route("/switches", endpoint=show_switches)]
+)
 
 
 @bentoml.service(
@@ -75,6 +89,7 @@ class DecisionService:
                 new_id=lambda: uuid.uuid4().hex,
             ),
             fault=settings.fault,
+            switches_file=settings.switches_file,
         )
         decider.warm_up()
         decide_endpoint.open(decider)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from policies.operating.abstention import AbstentionBand, OutcomeBand
 from policies.operating.operating_point import OperatingPoint, threshold_of
 from policies.utility.utility import Floats, UtilityError, best_action
 
@@ -108,3 +109,38 @@ def test_another_number_of_actions_is_refused() -> None:
     """A shift for two actions does not price three."""
     with pytest.raises(UtilityError, match=r"shape \(n, 2, O\): \(1, 3, 2\)"):
         BAYES.choose(np.zeros((1, 3, 2)), np.array([[0.5, 0.5]]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sets(st.integers(1, 3)), st.booleans())
+def test_a_switched_off_action_is_as_if_the_spec_did_not_have_it(
+    seed: int, off: set[int], has_band: bool
+) -> None:
+    """Choosing among the allowed actions is the choice, and the lead, of a point that has these actions alone."""
+    draw = np.random.default_rng(seed)
+    payoffs, chances = draw.normal(size=(50, 4, 2)), _chances(draw.uniform(size=50))
+    kept = [a for a in range(4) if a not in off]
+    shift = draw.normal(size=4)
+    outcome = OutcomeBand((0.0, 0.3, 1.0), (0.0, 0.2, 0.8), (0.2, 0.6, 1.0))
+
+    def point(actions: list[int]) -> OperatingPoint:
+        band = AbstentionBand(actions.index(3), 0.2, (outcome,)) if has_band and 3 in actions else None
+        return OperatingPoint(shift=tuple(shift[actions]), abstention=band)
+
+    allowed = np.array([a in kept for a in range(4)])
+    whole = point([0, 1, 2, 3])
+    actions, lead = whole.choose_priced(whole.priced(payoffs), chances, allowed=allowed)
+    if len(kept) == 1:
+        assert (actions == 0).all()
+        assert np.isinf(lead).all()
+        return
+    few = point(kept)
+    expected, expected_lead = few.choose_priced(few.priced(payoffs[:, kept]), chances)
+    np.testing.assert_array_equal(actions, np.array(kept)[expected])
+    np.testing.assert_array_equal(lead, expected_lead)
+
+
+def test_the_default_action_cannot_be_switched_off() -> None:
+    """Without the default there may be nothing left to do, so the engine refuses."""
+    with pytest.raises(UtilityError, match="must hold the default action 0"):
+        BAYES.choose_priced(np.zeros((1, 2, 2)), np.array([[0.5, 0.5]]), allowed=np.array([False, True]))

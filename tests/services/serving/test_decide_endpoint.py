@@ -126,6 +126,7 @@ def test_the_log_line_is_on_disk_before_the_answer(
         "probabilities": record["probabilities"],
         "row": rows[0],
         "took_ms": 1.0,
+        "gated": None,
     }
     assert sum(record["probabilities"]) == pytest.approx(1.0)
 
