@@ -58,6 +58,11 @@ class _ScenarioFile(StrictModel):
     dry_run: bool = Field(
         default=False, description="Judged and shown, and not counted among the failed scenarios."
     )
+    applies_to: Literal["all", "trained"] = Field(
+        default="all",
+        description="`trained`: not judged where a release is only recalibrated, on the few rows that came since: "
+        "its weights stood it when they were trained.",
+    )
 
     @model_validator(mode="after")
     def _one_bound(self) -> Self:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,7 +122,10 @@ Shape: TypeAlias = (
 
 @dataclass(frozen=True)
 class Scenario:
-    """One hypothesis: under `shape`, `measure` keeps `at_least` or `at_most`, or the constraint keeps its own bound."""
+    """One hypothesis: under `shape`, `measure` keeps `at_least` or `at_most`, or the constraint keeps its own bound.
+
+    `applies_to`: releases that are `trained`, or `all`, those that are only recalibrated, too.
+    """
 
     name: str
     kind: str
@@ -134,6 +137,7 @@ class Scenario:
     constraint: str | None
     owner: str
     dry_run: bool
+    applies_to: Literal["all", "trained"] = "all"
 
     def is_held(self, value: float | None) -> bool:
         """Whether a measured value keeps the bound; a missing or non-finite one does not."""
@@ -152,6 +156,11 @@ class ScenarioSet:
     owner: str
     scenarios: tuple[Scenario, ...]
     digest: str
+
+    def for_recalibrated(self) -> ScenarioSet:
+        """Those that a release must stand, too, whose weights are older."""
+        kept = tuple(one for one in self.scenarios if one.applies_to == "all")
+        return replace(self, scenarios=kept)
 
 
 @dataclass(frozen=True)
@@ -262,6 +271,7 @@ def _scenario(one: ScenarioFile) -> Scenario:
         constraint=one.constraint,
         owner=one.owner,
         dry_run=one.dry_run,
+        applies_to=one.applies_to,
     )
 
 

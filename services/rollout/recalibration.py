@@ -10,7 +10,7 @@ Must never import Prefect.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -164,7 +164,7 @@ def recalibrate_release(
         outcomes=earlier_outcomes,
     )
     point = judge_point(
-        job,
+        _judged_as_recalibrated(job),
         point,
         later.columns,
         outcomes=later_outcomes,
@@ -197,6 +197,14 @@ def recalibrate_release(
     ):
         append(job.db, kind, body, service=job.policies.service, rollout_id=None, at=job.clock())
     return made
+
+
+def _judged_as_recalibrated(job: ReleaseJob) -> ReleaseJob:
+    """Without the scenarios that its weights stood when they were trained (`appliesTo: trained`)."""
+    scenarios = job.policies.scenarios
+    if scenarios is None:
+        return job
+    return replace(job, policies=replace(job.policies, scenarios=scenarios.for_recalibrated()))
 
 
 def weights_made_at(release: Release) -> float:

@@ -59,9 +59,10 @@ def test_a_misspelled_key_is_named_with_its_line(number: int) -> None:
 
 @pytest.mark.parametrize("number", REMOVABLE)
 def test_a_removed_key_is_missed(number: int) -> None:
-    """No key of the file is decoration: without its line the file is refused, or (a dry run) means something else."""
+    """No key of the file is decoration: without its line the file is refused, or (a dry run, whom it is for) means something
+    else."""
     without = "\n".join([*LINES[: number - 1], *LINES[number:]])
-    if "dryRun" in LINES[number - 1]:
+    if "dryRun" in LINES[number - 1] or "appliesTo" in LINES[number - 1]:
         assert load_scenarios(without, "s").digest != load_scenarios(TEXT, "s").digest
         return
     with pytest.raises(PolicyError):
@@ -145,6 +146,13 @@ def test_a_scenario_that_cannot_be_meant_is_refused(old: str, new: str, message:
     with pytest.raises(PolicyError) as caught:
         load_scenarios(TEXT.replace(old, new, 1), "scenarios.yaml")
     assert any(message in str(issue) for issue in caught.value.issues), str(caught.value)
+
+
+def test_a_recalibrated_release_stands_all_but_what_its_weights_stood() -> None:
+    """`appliesTo: trained` leaves one out, and nothing else."""
+    found = load_scenarios(TEXT, "scenarios.yaml")
+    left_out = set(found.scenarios) - set(found.for_recalibrated().scenarios)
+    assert [one.name for one in left_out] == ["outcomes_come_late"]
 
 
 def test_bounds_hold_at_their_value_and_nothing_holds_without_one() -> None:
