@@ -37,10 +37,20 @@ class OutcomeBody(_Strict):
     at: Instant
 
 
+class UnitOutcomeBody(_Strict):
+    """Of every decision about the unit in the `within_s` seconds before `at`."""
+
+    unit: Name
+    outcome: Name
+    at: Instant
+    within_s: Annotated[float, Field(gt=0)]
+
+
 class OutcomesBody(_Strict):
     """`at` and `watermark`: epoch s; the watermark says that all outcomes up to then have been posted."""
 
     outcomes: list[OutcomeBody]
+    unit_outcomes: list[UnitOutcomeBody] = []
     watermark: Instant | None = None
 
 
@@ -80,8 +90,9 @@ async def read_body(request: Request, model: type[Body]) -> Body:
 def check_times(body: OutcomesBody, *, now: float) -> None:
     """Refuse times ahead of ours: a watermark from the future would let immature decisions count."""
     wrong = [
-        (f"outcomes.{index}.at", f"must be <= now: {outcome.at}")
-        for index, outcome in enumerate(body.outcomes)
+        (f"{name}.{index}.at", f"must be <= now: {outcome.at}")
+        for name, outcomes in (("outcomes", body.outcomes), ("unit_outcomes", body.unit_outcomes))
+        for index, outcome in enumerate(outcomes)
         if outcome.at > now + AHEAD_S
     ]
     if body.watermark is not None and body.watermark > now + AHEAD_S:

@@ -22,7 +22,15 @@ from services.control.bodies import BadRequest, KillBody, OutcomesBody
 from services.control.kill import kill
 from services.control.state import STALE_SHIPPER_S, ControlState
 from services.store.database import StoreError
-from services.store.decisions import Outcome, OutcomeReceipt, record_outcomes, set_watermark
+from services.store.decisions import set_watermark
+from services.store.outcomes import (
+    Outcome,
+    OutcomeReceipt,
+    UnitMatches,
+    UnitOutcome,
+    match_units,
+    record_outcomes,
+)
 from services.telemetry.events import log_event
 
 LOGGER = logging.getLogger(__name__)
@@ -55,8 +63,9 @@ class ControlService:
         body = await bodies.read_body(request, OutcomesBody)
         now = self._state.clock()
         bodies.check_times(body, now=now)
-        receipt = await run_in_threadpool(self._record, body, now)
-        return JSONResponse({**asdict(receipt), "watermark": body.watermark})
+        receipt, matches = await run_in_threadpool(self._record, body, now)
+        left = {"unmatched": list(matches.unmatched), "too_early": list(matches.too_early)}
+        return JSONResponse({**asdict(receipt), **left, "watermark": body.watermark})
 
     async def metrics(self, _request: Request) -> Response:
         text = await run_in_threadpool(metrics.exposition, self._registry)
@@ -71,16 +80,18 @@ class ControlService:
             "effective_weight_pct": state.effective_weight_pct(fresh=True),
         }
 
-    def _record(self, body: OutcomesBody, now: float) -> OutcomeReceipt:
+    def _record(self, body: OutcomesBody, now: float) -> tuple[OutcomeReceipt, UnitMatches]:
         """The outcomes first, then the watermark that promises them."""
-        found = [Outcome(one.decision_id, one.outcome, one.at) for one in body.outcomes]
-        receipt = record_outcomes(self._state.db, found, received_at=now)
+        named = [Outcome(one.decision_id, one.outcome, one.at) for one in body.outcomes]
+        of_units = [UnitOutcome(one.unit, one.outcome, one.at, one.within_s) for one in body.unit_outcomes]
+        matches = match_units(self._state.db, of_units)
+        receipt = record_outcomes(self._state.db, [*named, *matches.outcomes], received_at=now)
         if body.watermark is not None:
             set_watermark(self._state.db, body.watermark, at=now)
         self._state.received(receipt)
         if receipt.conflicts:
             log_event(LOGGER, "outcome_conflicts", level=logging.WARNING, count=receipt.conflicts)
-        return receipt
+        return receipt, matches
 
 
 class RequireToken:

@@ -13,8 +13,8 @@ from services.home import Home
 from services.ledger.ledger import latest
 from services.store import decisions, rollouts
 from services.store.database import Database
-from services.store.decisions import OutcomeReceipt
 from services.store.grants import effective_weight, read_grant
+from services.store.outcomes import OutcomeReceipt
 from services.telemetry.shipper import ShipReport
 from services.traffic.errors import TrafficError
 from services.traffic.records import read_running
@@ -30,7 +30,7 @@ class Totals:
     bad_lines: int = 0
     late: int = 0
     outcomes: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("new", "duplicates", "conflicts", "unknown"), 0)
+        default_factory=lambda: dict.fromkeys(("new", "duplicates", "conflicts", "unknown", "late"), 0)
     )
     kills: int = 0
 

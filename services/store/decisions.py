@@ -1,17 +1,15 @@
-"""What the logs and the outcome feed bring: decisions, requests, outcomes, marks and the shipper's
-checkpoints.
+"""What the logs bring: decisions, requests, gaps of the log, marks and the shipper's checkpoints.
 
-All writes are idempotent: a decision by its decision_id, a request by its request_id (the first one stays),
-an outcome by its decision_id (the latest event time wins). The writers of logs take the caller's
-transaction, so that records, checkpoints and marks are committed together. `seq` order is commit order
-because one shipper writes.
+All writes are idempotent: a decision by its decision_id, a request by its request_id, a gap by its gap_id (the
+first one stays). The writers of logs take the caller's transaction, so that records, checkpoints and marks are
+committed together. `seq` order is commit order because one shipper writes. Outcomes are in outcomes.py.
 Must never import: policies, flows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Insert, Table, select, text, update
+from sqlalchemy import Connection, Table, func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from services.store import tables
@@ -19,12 +17,12 @@ from services.store.database import Database
 
 OUTCOMES_WATERMARK = "outcomes_watermark"
 SHIPPED_THROUGH = "shipped_through"
-_CHUNK = 500
 
 
 @dataclass(frozen=True)
 class DecisionRow:
-    """One served answer. `at` epoch s; the last three are JSON texts of a list, a list and an object."""
+    """One served answer. `at` epoch s. JSON texts: a list, a list and an object; `gated` an object, None while no
+    action was switched off."""
 
     decision_id: str
     request_id: str
@@ -40,6 +38,7 @@ class DecisionRow:
     expected_utility: str
     probabilities: str
     row: str
+    gated: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,23 +56,14 @@ class RequestRow:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The ground truth of one decision; `at` epoch s is when it happened."""
+class LogGap:
+    """Decisions that were answered between `since` and `until` (epoch s) and could not be logged: how many."""
 
-    decision_id: str
-    outcome: str
-    at: float
-
-
-@dataclass(frozen=True)
-class OutcomeReceipt:
-    """Each outcome counts once as new, duplicate or conflict; `unknown` of them name no decision shipped
-    yet."""
-
-    new: int
-    duplicates: int
-    conflicts: int
-    unknown: int
+    gap_id: str
+    release: str
+    since: float
+    until: float
+    decisions: int
 
 
 @dataclass(frozen=True)
@@ -96,40 +86,19 @@ def upsert_requests(connection: Connection, rows: Sequence[RequestRow]) -> int:
     return _insert_new(connection, tables.requests, rows)
 
 
-def record_outcomes(db: Database, outcomes: Sequence[Outcome], *, received_at: float) -> OutcomeReceipt:
-    """Record outcomes, in their order, in one transaction.
+def upsert_gaps(connection: Connection, gaps: Sequence[LogGap]) -> None:
+    """Write gaps of the log that are not there yet."""
+    if gaps:
+        statement = dialect_insert(connection, tables.log_gaps).on_conflict_do_nothing()
+        connection.execute(statement, [vars(gap) for gap in gaps])
 
-    Said again: a duplicate. Said otherwise: a conflict, counted; the one with the later event time stays.
-    """
-    new = duplicates = conflicts = 0
-    with db.write() as connection:
-        ids = {outcome.decision_id for outcome in outcomes}
-        held = _held(connection, ids)
-        known = _known(connection, ids)
-        state = dict(held)
-        for item in outcomes:
-            current = state.get(item.decision_id)
-            if current is None:
-                new += 1
-                state[item.decision_id] = (item.outcome, item.at, 0)
-                continue
-            outcome, at, count = current
-            if outcome == item.outcome:
-                duplicates += 1
-                state[item.decision_id] = (outcome, max(at, item.at), count)
-                continue
-            conflicts += 1
-            later = (item.outcome, item.at) if item.at > at else (outcome, at)
-            state[item.decision_id] = (*later, count + 1)
-        changed = [
-            {"decision_id": key, "outcome": outcome, "at": at, "received_at": received_at, "conflicts": count}
-            for key, (outcome, at, count) in state.items()
-            if held.get(key) != (outcome, at, count)
-        ]
-        if changed:
-            connection.execute(_upsert_outcome(connection), changed)
-    unknown = sum(1 for outcome in outcomes if outcome.decision_id not in known)
-    return OutcomeReceipt(new, duplicates, conflicts, unknown)
+
+def unlogged_decisions(db: Database) -> dict[str, int]:
+    """How many answered decisions never reached a log, by release, as the gaps in the logs say."""
+    table = tables.log_gaps
+    query = select(table.c.release, func.sum(table.c.decisions)).group_by(table.c.release)
+    with db.read() as connection:
+        return {str(release): int(count) for release, count in connection.execute(query)}
 
 
 def raise_mark(connection: Connection, name: str, value: float, *, at: float) -> None:
@@ -175,14 +144,14 @@ def save_checkpoints(connection: Connection, rows: Sequence[Checkpoint], *, at: 
     """Save checkpoints in the caller's transaction, the one that holds the records up to them."""
     if not rows:
         return
-    statement = _dialect_insert(connection, tables.checkpoints)
+    statement = dialect_insert(connection, tables.checkpoints)
     fresh = {name: statement.excluded[name] for name in ("path", "position", "head", "updated_at")}
     upsert = statement.on_conflict_do_update(index_elements=["file_id"], set_=fresh)
     connection.execute(upsert, [{**vars(row), "updated_at": at} for row in rows])
 
 
 def count_decisions(db: Database) -> int:
-    """How many decisions are in the store (their highest number: none is ever deleted)."""
+    """How many decisions were ever shipped (their highest number, which retention leaves in the store)."""
     with db.read() as connection:
         return int(connection.execute(text("SELECT COALESCE(MAX(seq), 0) FROM decisions")).scalar_one())
 
@@ -194,44 +163,12 @@ def _insert_new(
         return 0
     newest = text(f"SELECT COALESCE(MAX(seq), 0) FROM {table.name}")  # noqa: S608 — the table's own name
     before = int(connection.execute(newest).scalar_one())
-    statement = _dialect_insert(connection, table).on_conflict_do_nothing()
+    statement = dialect_insert(connection, table).on_conflict_do_nothing()
     connection.execute(statement, [vars(row) for row in rows])
     counted = text(f"SELECT COUNT(*) FROM {table.name} WHERE seq > :before")  # noqa: S608
     return int(connection.execute(counted, {"before": before}).scalar_one())
 
 
-def _dialect_insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+def dialect_insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that can say what to do on a conflict."""
     return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
-
-
-def _upsert_outcome(connection: Connection) -> Insert:
-    statement = _dialect_insert(connection, tables.outcomes)
-    fresh = {name: statement.excluded[name] for name in ("outcome", "at", "received_at", "conflicts")}
-    return statement.on_conflict_do_update(index_elements=["decision_id"], set_=fresh)
-
-
-def _held(connection: Connection, ids: set[str]) -> dict[str, tuple[str, float, int]]:
-    """Stored outcomes by decision id: what, when, how often contradicted."""
-    table = tables.outcomes
-    found: dict[str, tuple[str, float, int]] = {}
-    for chunk in _chunks(ids):
-        query = select(table.c.decision_id, table.c.outcome, table.c.at, table.c.conflicts)
-        for row in connection.execute(query.where(table.c.decision_id.in_(chunk))):
-            found[row.decision_id] = (row.outcome, row.at, row.conflicts)
-    return found
-
-
-def _known(connection: Connection, ids: set[str]) -> set[str]:
-    """Those of the ids that name a decision in the store."""
-    column = tables.decisions.c.decision_id
-    return {
-        str(found)
-        for chunk in _chunks(ids)
-        for found in connection.execute(select(column).where(column.in_(chunk))).scalars()
-    }
-
-
-def _chunks(ids: set[str]) -> Iterator[list[str]]:
-    wanted = sorted(ids)
-    for start in range(0, len(wanted), _CHUNK):
-        yield wanted[start : start + _CHUNK]

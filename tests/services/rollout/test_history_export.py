@@ -18,7 +18,8 @@ from services.rollout.policy_set import POLICIES
 from services.store import decisions as store
 from services.store import rollouts
 from services.store.database import Database
-from services.store.decisions import DecisionRow, Outcome, RequestRow
+from services.store.decisions import DecisionRow, RequestRow
+from services.store.outcomes import Outcome, record_outcomes
 from services.store.poll_evidence import JudgedPoll
 from services.store.rollouts import RolloutRecord, UnknownRollout
 
@@ -106,7 +107,7 @@ def conducted(db: Database, rows: Sequence[DecisionRow], outcomes: Sequence[Outc
         store.upsert_decisions(connection, rows)
         delivered = {row.request_id: row for row in rows if not row.shadow}
         store.upsert_requests(connection, [request(row) for row in delivered.values()])
-    store.record_outcomes(db, outcomes, received_at=2_000.0)
+    record_outcomes(db, outcomes, received_at=2_000.0)
     return record.id
 
 

@@ -29,7 +29,8 @@ from services.rollout.release_job import ReleaseJob
 from services.serving.release import Release, read_release, write_release
 from services.store import decisions as store
 from services.store.database import Database
-from services.store.decisions import DecisionRow, Outcome
+from services.store.decisions import DecisionRow
+from services.store.outcomes import Outcome, record_outcomes
 from services.training.calibration import Calibration
 from services.training.errors import TrainingError
 from services.training.forward import forward
@@ -188,7 +189,7 @@ def test_only_outcomes_after_a_revealing_action_count(
     with db.write() as connection:
         store.upsert_decisions(connection, decided)
     outcomes = [Outcome(one.decision_id, "subscribed", one.at) for one in decided if one.decision_id != "d3"]
-    store.record_outcomes(db, outcomes, received_at=1_500.0)
+    record_outcomes(db, outcomes, received_at=1_500.0)
     store.set_watermark(db, 1_903.0, at=1_903.0)
     found = rows_of_store(db, policies, since=1_001.0, now=2_000.0)
     assert found.times.tolist() == [1_001.0, 1_002.0, 1_007.0]

@@ -1,11 +1,10 @@
-"""Decisions, requests, outcomes: written again, nothing changes; contradicted, the latest event time
-stands."""
+"""Decisions, requests, gaps: written again, nothing changes."""
 
 from dataclasses import replace
 
 from services.store import decisions as store
 from services.store.database import Database
-from services.store.decisions import Checkpoint, DecisionRow, Outcome, OutcomeReceipt, RequestRow
+from services.store.decisions import Checkpoint, DecisionRow, LogGap, RequestRow
 
 DECISION = DecisionRow(
     "d1", "q1", 1, 10.0, "u1", "stable", False, "rel", "call", 0.5, 1.0, "[0,1]", "[1,0]", "{}"
@@ -25,27 +24,13 @@ def test_decisions_and_requests_are_idempotent(db: Database) -> None:
     assert store.count_decisions(db) >= 3
 
 
-def test_outcomes_are_counted_by_what_they_bring(db: Database) -> None:
-    """New, duplicate and contradictory outcomes are told apart, also within one batch; unknown decisions are
-    named."""
-    with db.write() as connection:
-        store.upsert_decisions(connection, [DECISION])
-    first = [Outcome("d1", "subscribed", 5.0), Outcome("d9", "subscribed", 5.0)]
-    assert store.record_outcomes(db, first, received_at=6.0) == OutcomeReceipt(2, 0, 0, 1)
-    again = [Outcome("d1", "subscribed", 5.0), Outcome("d1", "not_subscribed", 7.0), Outcome("d2", "x", 1.0)]
-    assert store.record_outcomes(db, again, received_at=8.0) == OutcomeReceipt(1, 1, 1, 1)
-    assert store.record_outcomes(db, [], received_at=8.0) == OutcomeReceipt(0, 0, 0, 0)
-
-
-def test_latest_event_time_wins(db: Database) -> None:
-    """Of contradictory outcomes the one that happened later stands, in whatever order they arrive."""
-    for order in ((("a", 1.0), ("b", 2.0)), (("b", 2.0), ("a", 1.0))):
-        key = f"d-{order[0][0]}"
-        for outcome, at in order:
-            store.record_outcomes(db, [Outcome(key, outcome, at)], received_at=9.0)
-        with db.read() as connection:
-            found = store._held(connection, {key})
-        assert found == {key: ("b", 2.0, 1)}
+def test_gaps_of_the_log_are_counted_once(db: Database) -> None:
+    """A gap that is shipped twice is one gap; decisions that were never logged add up by release."""
+    gap = LogGap("rel:7:1", "rel", 10.0, 11.0, 40)
+    for _ in range(2):
+        with db.write() as connection:
+            store.upsert_gaps(connection, [gap, LogGap("rel:7:2", "rel", 20.0, 21.0, 2)])
+    assert store.unlogged_decisions(db) == {"rel": 42}
 
 
 def test_marks_and_checkpoints(db: Database) -> None:

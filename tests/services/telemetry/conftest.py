@@ -19,7 +19,8 @@ from services.serving.row_check import RowCheck
 from services.serving.scorer import Scorer
 from services.store import decisions as store
 from services.store.database import Database
-from services.store.decisions import DecisionRow, Outcome
+from services.store.decisions import DecisionRow
+from services.store.outcomes import Outcome, record_outcomes
 from services.store.rollouts import RolloutRecord
 from services.telemetry.disagreement import Disagreement
 from services.telemetry.evidence import gather
@@ -207,7 +208,7 @@ class Rollout:
             store.set_watermark(self.db, watermark, at=watermark)
 
     def outcome(self, row: DecisionRow, outcome: str, at: float = 1014.0) -> None:
-        store.record_outcomes(self.db, [Outcome(row.decision_id, outcome, at)], received_at=at)
+        record_outcomes(self.db, [Outcome(row.decision_id, outcome, at)], received_at=at)
 
     def poll(self, now: float, *, saved: bool = True) -> PollEvidence:
         evidence, cursors = gather(

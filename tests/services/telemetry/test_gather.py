@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import select
 
 from policies.gates.evidence import SAMPLE_RATIO, AssignmentBlock, CountBlock
 from policies.rollout.rollout_policy import Stage
 from policies.rollout.verdict import ReasonCode
 from services.store import decisions as store
-from services.store.decisions import DecisionRow, Outcome, RequestRow
+from services.store import tables
+from services.store.decisions import DecisionRow, RequestRow
+from services.store.outcomes import Outcome, record_outcomes
 
 Make = Callable[..., DecisionRow]
 SOLD = 0.25 * 0.02463333 * 1000 - 1  # a call that sold, at the balance of the rows here
@@ -95,7 +98,7 @@ def test_canary_arm_alone_may_not_lack_outcomes(rollout: Rollout, make_decision:
     few = [make_decision(action="call", at=1010.0, assigned="canary") for _ in range(20)]
     rollout.put(*calls, *few, shipped=1030.0, watermark=1030.0)
     known = [Outcome(row.decision_id, "not_subscribed", 1014.0) for row in (*calls, *few[3:])]
-    store.record_outcomes(rollout.db, known, received_at=1014.0)
+    record_outcomes(rollout.db, known, received_at=1014.0)
     assert "3 of 20 matured decisions of canary" in rollout.poll(1030.0).missing["utility"]
 
 
@@ -299,7 +302,8 @@ def _oracle(rows: list[DecisionRow], rollout: Rollout) -> dict[str, list[float]]
 
     last = {row.request_id: max(r.attempt for r in rows if r.request_id == row.request_id) for row in rows}
     with rollout.db.read() as connection:
-        outcomes = store._held(connection, {row.decision_id for row in rows})
+        query = select(tables.outcomes.c.decision_id, tables.outcomes.c.outcome)
+        outcomes = {decision_id: outcome for decision_id, outcome in connection.execute(query)}
     seen: set[str | None] = set()
     found: dict[str, list[float]] = {"canary": [], "stable": []}
     for _, row in sorted(enumerate(rows), key=lambda pair: (pair[1].at, pair[0])):
@@ -307,7 +311,7 @@ def _oracle(rows: list[DecisionRow], rollout: Rollout) -> dict[str, list[float]]
             continue
         seen.add(row.unit)
         balance = min(json.loads(row.row)["balance"], 5000)
-        sold = outcomes[row.decision_id][0] == "subscribed"
+        sold = outcomes[row.decision_id] == "subscribed"
         earned = 0.0 if row.action == "leave" else (0.25 * 0.02463333 * balance - 1 if sold else -1.0)
         found[row.assigned].append(earned)
     return found
@@ -332,7 +336,7 @@ def test_a_poll_costs_what_is_new(rollout: Rollout, make_decision: Make) -> None
     ]
     rollout.put(*rows, shipped=1200.0, watermark=1200.0)
     outcomes = [Outcome(row.decision_id, "subscribed", row.at + 4) for row in rows if row.action == "call"]
-    store.record_outcomes(rollout.db, outcomes, received_at=1200.0)
+    record_outcomes(rollout.db, outcomes, received_at=1200.0)
     found = [RequestRow(r.request_id, r.unit, r.assigned, r.at, 200, 5.0, 1, "") for r in rows]
     with rollout.db.write() as connection:
         store.upsert_requests(connection, found[:49_000])
