@@ -143,5 +143,6 @@ def add_agreement(
 
 def _units(decided: Sequence[StageDecision]) -> list[DecidedUnit]:
     return [
-        DecidedUnit(d.decision_id, d.at, d.assigned, d.release, d.action, d.row, d.outcome) for d in decided
+        DecidedUnit(d.decision_id, d.at, d.assigned, d.release, d.action, d.row, d.outcome, d.gated)
+        for d in decided
     ]

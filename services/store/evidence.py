@@ -7,7 +7,7 @@ Source: gates.md, semantics 8 and 9. Must never import: policies, flows.
 """
 
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, FromClause, and_, exists, func, or_, select
 
@@ -19,7 +19,8 @@ _ASSIGNED = ("stable", "canary")
 
 @dataclass(frozen=True)
 class DecidedUnit:
-    """A unit's first decision. `row` is JSON text; `outcome` None: none recorded."""
+    """A unit's first decision. `row` is JSON text; `outcome` None: none recorded; `gated` JSON text of what was
+    switched off, None for nothing."""
 
     decision_id: str
     at: float
@@ -28,6 +29,7 @@ class DecidedUnit:
     action: str
     row: str
     outcome: str | None
+    gated: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def first_decisions(
     """
     d, o = tables.decisions.alias("d"), tables.outcomes.alias("o")
     query = (
-        select(d.c.decision_id, d.c.at, d.c.assigned, d.c.release, d.c.action, d.c.row, o.c.outcome)
+        select(*_unit_columns(d, o))
         .select_from(d.outerjoin(o, o.c.decision_id == d.c.decision_id))
         .where(_is_first_of_unit(d, since=since), d.c.at >= settled_at, d.c.at > after, d.c.at <= through)
         .order_by(d.c.at, d.c.seq)
@@ -88,7 +90,7 @@ def delivered_decisions(db: Database, *, since: float, through: float, limit: in
     """Every delivered decision taken in [since, through], repeated units included; the newest `limit` in time order."""
     d, o = tables.decisions.alias("d"), tables.outcomes.alias("o")
     query = (
-        select(d.c.decision_id, d.c.at, d.c.assigned, d.c.release, d.c.action, d.c.row, o.c.outcome)
+        select(*_unit_columns(d, o))
         .select_from(d.outerjoin(o, o.c.decision_id == d.c.decision_id))
         .where(d.c.shadow.is_(False), d.c.at >= since, d.c.at <= through, _is_delivered(d, "retried"))
         .order_by(d.c.at.desc(), d.c.seq.desc())
@@ -143,6 +145,12 @@ def first_requests(
         )
         found = tuple(RequestedUnit(*row) for row in connection.execute(query))
     return found, max(after_seq, through)
+
+
+def _unit_columns(d: FromClause, o: FromClause) -> tuple[ColumnElement[Any], ...]:
+    """The columns of a DecidedUnit, in its order."""
+    names = ("decision_id", "at", "assigned", "release", "action", "row")
+    return (*(d.c[name] for name in names), o.c.outcome, d.c.gated)
 
 
 def _is_first_of_unit(d: FromClause, *, since: float) -> ColumnElement[bool]:

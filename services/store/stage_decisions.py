@@ -26,6 +26,7 @@ class StageDecision:
     took_ms: float
     row: str
     outcome: str | None
+    gated: str | None
 
 
 def decisions_between(db: Database, *, start: float, stop: float, limit: int) -> tuple[StageDecision, ...]:
@@ -44,6 +45,7 @@ def decisions_between(db: Database, *, start: float, stop: float, limit: int) ->
             d.c.took_ms,
             d.c.row,
             o.c.outcome,
+            d.c.gated,
         )
         .select_from(d.outerjoin(o, o.c.decision_id == d.c.decision_id))
         .where(d.c.at >= start, d.c.at < stop)

@@ -117,6 +117,7 @@ decisions = Table(
     Column("probabilities", Text, nullable=False),
     Column("row", Text, nullable=False),
     Column("took_ms", Float, nullable=False),
+    Column("gated", Text),
 )
 # Time first: with `shadow` first SQLite would take this index where only `decisions_by_unit` is fast.
 Index("decisions_by_time", decisions.c.at, decisions.c.shadow)

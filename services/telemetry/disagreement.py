@@ -1,6 +1,7 @@
 """Recomputes what both releases of a rollout do on a row, to compare utility only where they differ.
 
-Rule 1: whether a unit counts rests on its row alone, never on what was served: same row, same answer, in both arms.
+Rule 1: whether a unit counts rests on its row, and on which actions were switched off for everyone when it was decided,
+never on what was served: same row and switches, same answer, in both arms.
 Rule 2: what cannot be told apart from a difference is one: a row that a release cannot score, or where its choice is
 so close to a tie that rounding decides it, is compared in full.
 Rule 3: an answer that is not what the release's own files give for its row is a skew of serving. Then nothing is
@@ -64,23 +65,31 @@ class Recomputation:
         low, high = self._scorer.utility.range
         self._tie = TIE * (high - low)
 
-    def decide(self, rows: Sequence[Row]) -> Recomputed:
-        """The release's action on each row."""
+    def decide(self, rows: Sequence[Row], *, off: Sequence[tuple[str, ...]] | None = None) -> Recomputed:
+        """The release's action on each row; off: the actions that were switched off when it was decided."""
         found = Recomputed(np.full(len(rows), None, dtype=object), np.zeros(len(rows), dtype=bool))
-        self._fill(found, rows, [at for at, row in enumerate(rows) if self._check.takes(row)])
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for at, row in enumerate(rows):
+            if self._check.takes(row):
+                groups.setdefault(() if off is None else off[at], []).append(at)
+        for names, kept in groups.items():
+            self._fill(found, rows, kept, None if not names else ~np.isin(self._names, names))
         return found
 
-    def _fill(self, found: Recomputed, rows: Sequence[Row], kept: list[int]) -> None:
+    def _fill(
+        self, found: Recomputed, rows: Sequence[Row], kept: list[int], allowed: NDArray[np.bool_] | None
+    ) -> None:
         """Score the rows at `kept`; one that makes scoring fail is searched for by halves, and left out."""
         if not kept:
             return
         try:
-            decided = self._scorer.decide(self._check.to_columns([rows[at] for at in kept]))
+            columns = self._check.to_columns([rows[at] for at in kept])
+            decided = self._scorer.decide(columns, allowed=allowed)
         except (ScorerError, TrainingError, UtilityError):
             if len(kept) > 1:
                 half = len(kept) // 2
-                self._fill(found, rows, kept[:half])
-                self._fill(found, rows, kept[half:])
+                self._fill(found, rows, kept[:half], allowed)
+                self._fill(found, rows, kept[half:], allowed)
             return
         found.actions[kept] = self._names[decided.actions]
         found.is_sure[kept] = decided.lead > self._tie
@@ -107,7 +116,8 @@ class Disagreement:
     def compare(self, units: Sequence[DecidedUnit]) -> Compared:
         """Both releases' actions on the units' rows. Raises DisagreementError where a release cannot be loaded."""
         rows: list[dict[str, Any]] = [orjson.loads(unit.row) for unit in units]
-        by_release = {name: one.decide(rows) for name, one in self._loaded.items()}
+        off = [switched_off(unit.gated) for unit in units]
+        by_release = {name: one.decide(rows, off=off) for name, one in self._loaded.items()}
         one, other = by_release.values()
         agrees = one.is_sure & other.is_sure & (one.actions == other.actions)
         unscored = int(((one.actions == None) | (other.actions == None)).sum())  # noqa: E711 — by element
@@ -126,6 +136,11 @@ class Disagreement:
             return Recomputation(find_release(self._releases, release))
         except (ReleaseError, PolicyError, OSError) as error:
             raise DisagreementError(f"release {release} cannot be loaded to recompute: {error}") from error
+
+
+def switched_off(gated: str | None) -> tuple[str, ...]:
+    """The actions that were off when a row was decided, from the `gated` of its record."""
+    return () if gated is None else tuple(orjson.loads(gated)["off"])
 
 
 def _skew(units: Sequence[DecidedUnit], by_release: Mapping[str, Recomputed]) -> str:

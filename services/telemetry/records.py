@@ -32,6 +32,9 @@ def decision_row(line: bytes) -> DecisionRow:
     row = record.get("row")
     if not isinstance(row, dict):
         raise BadLine("'row' must be an object")
+    gated = record.get("gated")
+    if gated is not None and not isinstance(gated, dict):
+        raise BadLine("'gated' must be an object, or null")
     unit = record.get("unit")
     return DecisionRow(
         decision_id=_text(record, "decision_id"),
@@ -48,6 +51,7 @@ def decision_row(line: bytes) -> DecisionRow:
         expected_utility=orjson.dumps(record.get("expected_utility")).decode(),
         probabilities=orjson.dumps(record.get("probabilities")).decode(),
         row=orjson.dumps(row).decode(),
+        gated=None if gated is None else orjson.dumps(gated).decode(),
     )
 
 

@@ -362,3 +362,22 @@ def test_champion_and_candidate_are_two(pair: tuple[Path, Release, Release]) -> 
     folder, champion, _ = pair
     with pytest.raises(DisagreementError, match="are one release"):
         Disagreement(folder, champion=champion.id, candidate=champion.id).compare([])
+
+
+def test_an_action_switched_off_for_everyone_is_no_skew(
+    pair: tuple[Path, Release, Release], calls: list[Row], answers: tuple[list[str], list[str]]
+) -> None:
+    """Rows decided while `call` was off are recomputed with it off: both releases agree on all of them, and nothing is a
+    skew; the same answers without the switch on record are one."""
+    folder, champion, candidate = pair
+    compared = Disagreement(folder, champion=champion.id, candidate=candidate.id)
+    off = json.dumps({"off": ["call"], "instead_of": None})
+    free = [unit_of(champion, row, action) for row, action in zip(calls, answers[0], strict=True)]
+    gated = [replace(unit_of(champion, row, "leave"), gated=off) for row in calls]
+    mixed = compared.compare([*free, *gated])
+    assert mixed.skew == ""
+    assert mixed.agrees[len(free) :].all()
+    assert (mixed.agrees[: len(free)] == compared.compare(free).agrees).all()
+    assert (
+        "answers are not the release's own" in compared.compare([replace(u, gated=None) for u in gated]).skew
+    )

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, select
 
-from services.serving.decision_log import DecisionLog, DecisionRecord
+from services.serving.decision_log import DecisionLog, DecisionRecord, Gated
 from services.store import decisions as store
 from services.store import tables
 from services.store.database import Database, StoreError
@@ -96,6 +96,7 @@ def test_serving_and_shipping_agree_on_the_format(logs: Logs) -> None:
         [0.5, 0.5],
         {"age": 30},
         1.25,
+        Gated(("mail",), "mail"),
     )
     DecisionLog(logs.decisions, "rel-a", pid=7).append([written])
     report = logs.ship()
@@ -103,6 +104,7 @@ def test_serving_and_shipping_agree_on_the_format(logs: Logs) -> None:
     with logs.db.read() as connection:
         row = connection.execute(select(tables.decisions)).one()
     assert (row.decision_id, row.attempt, row.at, row.unit, row.shadow) == ("d1", 2, 1000.5, None, True)
+    assert row.gated == '{"off":["mail"],"instead_of":"mail"}'
     assert (row.row, row.expected_utility, row.score) == ('{"age":30}', "[0.0,1.5]", 0.25)
 
 
