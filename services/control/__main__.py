@@ -19,7 +19,9 @@ from pathlib import Path
 import uvicorn
 
 from services.control import token
+from services.control.admission import TokenBook
 from services.control.service import control_app
+from services.control.slow_clients import MOST_CONNECTIONS, TimedProtocol
 from services.control.state import ControlState
 from services.control.token import TokenError
 from services.home import LOOPBACK, Home, Ports
@@ -56,17 +58,21 @@ def main(argv: list[str] | None, environment: Mapping[str, str]) -> int:
 
 
 def _run(home: Home, database_url: str) -> int:
-    secret = token.load_or_create(home.token_file)
+    token.load_or_create(home.token_file)
+    book = TokenBook(home.token_file, home.issued_tokens_file, clock=time.time)
     db = open_database(database_url, folder=home.root)
     state = ControlState(home, db, clock=time.time)
     config = uvicorn.Config(
-        control_app(state, secret),
+        control_app(state, book),
         host=LOOPBACK,
         port=home.ports.control,
         log_config=None,
         log_level="warning",
         access_log=False,
         lifespan="off",
+        http=TimedProtocol,
+        ws="none",
+        limit_concurrency=MOST_CONNECTIONS,
         timeout_graceful_shutdown=2,
     )
     server = uvicorn.Server(config)

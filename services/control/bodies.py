@@ -4,6 +4,7 @@ Must never import: sqlalchemy, policies, flows.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,6 +15,7 @@ MAX_WAIT_S = 10.0
 AHEAD_S = 5.0  # how far a sender's clock may be ahead of ours
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
+Reason = Annotated[str, Field(min_length=1, max_length=1000)]
 Instant = Annotated[float, Field(ge=0)]
 
 
@@ -27,17 +29,19 @@ class BadRequest(Exception):
         self.fields = fields
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """What a body is made of: nothing unknown, nothing coerced, no NaN."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class OutcomeBody(_Strict):
+class OutcomeBody(Strict):
     decision_id: Name
     outcome: Name
     at: Instant
 
 
-class UnitOutcomeBody(_Strict):
+class UnitOutcomeBody(Strict):
     """Of every decision about the unit in the `within_s` seconds before `at`."""
 
     unit: Name
@@ -46,7 +50,7 @@ class UnitOutcomeBody(_Strict):
     within_s: Annotated[float, Field(gt=0)]
 
 
-class OutcomesBody(_Strict):
+class OutcomesBody(Strict):
     """`at` and `watermark`: epoch s; the watermark says that all outcomes up to then have been posted."""
 
     outcomes: list[OutcomeBody]
@@ -54,9 +58,11 @@ class OutcomesBody(_Strict):
     watermark: Instant | None = None
 
 
-class KillBody(_Strict):
-    by: Name
-    reason: Annotated[str, Field(min_length=1, max_length=1000)]
+class KillBody(Strict):
+    """`by`: whose name goes on record; left out: the token's. `service` left out: every rollout under way."""
+
+    reason: Reason
+    by: Name | None = None
     service: Name | None = None
 
 
@@ -89,9 +95,13 @@ async def read_body(request: Request, model: type[Body]) -> Body:
 
 def check_times(body: OutcomesBody, *, now: float) -> None:
     """Refuse times ahead of ours: a watermark from the future would let immature decisions count."""
+    stated: tuple[tuple[str, Sequence[OutcomeBody | UnitOutcomeBody]], ...] = (
+        ("outcomes", body.outcomes),
+        ("unit_outcomes", body.unit_outcomes),
+    )
     wrong = [
         (f"{name}.{index}.at", f"must be <= now: {outcome.at}")
-        for name, outcomes in (("outcomes", body.outcomes), ("unit_outcomes", body.unit_outcomes))
+        for name, outcomes in stated
         for index, outcome in enumerate(outcomes)
         if outcome.at > now + AHEAD_S
     ]

@@ -54,6 +54,7 @@ class ControlCollector(Collector):
         yield _counter("shipped_records", "Records shipped by this process.", totals.shipped)
         yield _counter("bad_log_lines", "Log lines that were no records.", totals.bad_lines)
         yield _counter("late_decisions", "Decisions shipped too late to be evidence.", totals.late)
+        yield _counter("refused_requests", "Requests refused for want of a right token.", totals.refused)
         yield _counter("kills", "Kill orders taken by this process.", totals.kills)
         outcomes = CounterMetricFamily("trimtab_outcomes", "Outcomes received, by result.", labels=["result"])
         for result, count in totals.outcomes.items():

@@ -1,5 +1,6 @@
-"""The control service's HTTP face: status, kill, outcomes, metrics; loopback only, a bearer token on all but
-health.
+"""The control service's HTTP face: status, kill, outcomes, metrics, orders, tokens; loopback only.
+
+Every endpoint but `GET /healthz` asks for a bearer token and a role (admission.py, endpoints.py).
 
 Work on the store runs in threads: the event loop answers while the disk is slow. Errors are JSON that names
 the field. `GET /healthz` is open and says only whether the store answers and the shipper moves.
@@ -7,20 +8,26 @@ Must never import: sqlalchemy, flows.
 """
 
 import logging
+import time
 from dataclasses import asdict
-from typing import TypeVar
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
-from services.control import bodies, metrics, token
+from services.control import bodies, metrics, openapi
+from services.control.admission import Admission, TokenBook
 from services.control.bodies import BadRequest, KillBody, OutcomesBody
+from services.control.endpoints import Endpoint, caller_of, routes, spoken_by
 from services.control.kill import kill
+from services.control.orders import OrderDesk
+from services.control.roles import Role
 from services.control.state import STALE_SHIPPER_S, ControlState
+from services.control.token import TokenError, TokenRefused
+from services.control.token_desk import TokenDesk
 from services.store.database import StoreError
 from services.store.decisions import set_watermark
 from services.store.outcomes import (
@@ -34,7 +41,6 @@ from services.store.outcomes import (
 from services.telemetry.events import log_event
 
 LOGGER = logging.getLogger(__name__)
-T = TypeVar("T")
 _TEXT = "text/plain; version=1.0.0; charset=utf-8"
 
 
@@ -44,6 +50,21 @@ class ControlService:
     def __init__(self, state: ControlState) -> None:
         self._state = state
         self._registry = metrics.registry_of(state)
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        return (
+            Endpoint(
+                "GET", "/healthz", None, self.healthz, "Whether the store answers and the shipper moves."
+            ),
+            Endpoint("GET", "/status", Role.VIEWER, self.status, "Rollouts, weights, lag, processes."),
+            Endpoint(
+                "GET", "/metrics", Role.VIEWER, self.metrics, "For Prometheus.", None, {}, content_type=_TEXT
+            ),
+            Endpoint("POST", "/kill", Role.OPERATOR, self.kill, "Weight 0 within 2 s, for good.", KillBody),
+            Endpoint(
+                "POST", "/outcomes", Role.OPERATOR, self.outcomes, "What became of decisions.", OutcomesBody
+            ),
+        )
 
     async def healthz(self, _request: Request) -> Response:
         await run_in_threadpool(self._state.effective_weight_pct, fresh=True)
@@ -57,7 +78,8 @@ class ControlService:
 
     async def kill(self, request: Request) -> Response:
         body = await bodies.read_body(request, KillBody)
-        return JSONResponse(await run_in_threadpool(self._kill, body))
+        by = spoken_by(caller_of(request), body.by)
+        return JSONResponse(await run_in_threadpool(self._kill, body, by))
 
     async def outcomes(self, request: Request) -> Response:
         body = await bodies.read_body(request, OutcomesBody)
@@ -71,9 +93,9 @@ class ControlService:
         text = await run_in_threadpool(metrics.exposition, self._registry)
         return Response(text, headers={"content-type": _TEXT})
 
-    def _kill(self, body: KillBody) -> dict[str, object]:
+    def _kill(self, body: KillBody, by: str) -> dict[str, object]:
         state = self._state
-        found = kill(state.db, by=body.by, reason=body.reason, at=state.clock(), service=body.service)
+        found = kill(state.db, by=by, reason=body.reason, at=state.clock(), service=body.service)
         state.totals.kills += len(found)
         return {
             "killed": [asdict(one) for one in found],
@@ -94,38 +116,35 @@ class ControlService:
         return receipt, matches
 
 
-class RequireToken:
-    """ASGI middleware: 401 without the token, except for the health check."""
-
-    def __init__(self, app: ASGIApp, secret: str) -> None:
-        self._app = app
-        self._secret = secret
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] != "/healthz":
-            given = Request(scope).headers.get("authorization")
-            if not token.is_right(given, self._secret):
-                answer = JSONResponse({"error": "a bearer token is needed", "field": "authorization"}, 401)
-                answer.headers["www-authenticate"] = "Bearer"
-                await answer(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
-
-
-def control_app(state: ControlState, secret: str) -> ASGIApp:
+def control_app(state: ControlState, book: TokenBook) -> ASGIApp:
     """The ASGI app of one home."""
-    service = ControlService(state)
-    app = Starlette(
-        routes=[
-            Route("/healthz", service.healthz, methods=["GET"]),
-            Route("/status", service.status, methods=["GET"]),
-            Route("/kill", service.kill, methods=["POST"]),
-            Route("/outcomes", service.outcomes, methods=["POST"]),
-            Route("/metrics", service.metrics, methods=["GET"]),
-        ],
-        exception_handlers={BadRequest: _refuse, StoreError: _unavailable},
+    endpoints = (
+        *ControlService(state).endpoints(),
+        *OrderDesk(state).endpoints(),
+        *TokenDesk(state, state.home.issued_tokens_file).endpoints(),
     )
-    return RequireToken(app, secret)
+    described = openapi.document(endpoints, port=state.home.ports.control)
+
+    async def describe(_request: Request) -> Response:
+        return JSONResponse(described)
+
+    about = Endpoint("GET", "/openapi.json", Role.VIEWER, describe, "This service, described.")
+    app = Starlette(
+        routes=routes((*endpoints, about)),
+        exception_handlers={
+            BadRequest: _refuse,
+            StoreError: _unavailable,
+            TokenRefused: _impossible,
+            TokenError: _unreadable,
+            HTTPException: _unknown,
+        },
+    )
+
+    def count() -> None:
+        state.totals.refused += 1
+
+    is_open = [endpoint.path for endpoint in endpoints if endpoint.role is None]
+    return Admission(app, book, open_paths=is_open, timer=time.monotonic, on_failure=count)
 
 
 async def _refuse(_request: Request, error: Exception) -> Response:
@@ -141,3 +160,19 @@ async def _refuse(_request: Request, error: Exception) -> Response:
 async def _unavailable(_request: Request, error: Exception) -> Response:
     log_event(LOGGER, "store_unavailable", level=logging.ERROR, why=error)
     return JSONResponse({"error": "the store does not answer; try again"}, 503)
+
+
+async def _impossible(_request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, 422)
+
+
+async def _unreadable(_request: Request, error: Exception) -> Response:
+    log_event(LOGGER, "tokens_unreadable", level=logging.ERROR, why=error)
+    return JSONResponse({"error": "the tokens cannot be read"}, 503)
+
+
+async def _unknown(_request: Request, error: Exception) -> Response:
+    """No such path or method, as JSON."""
+    if not isinstance(error, HTTPException):
+        raise error
+    return JSONResponse({"error": error.detail}, error.status_code, headers=dict(error.headers or {}))

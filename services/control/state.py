@@ -33,6 +33,7 @@ class Totals:
         default_factory=lambda: dict.fromkeys(("new", "duplicates", "conflicts", "unknown", "late"), 0)
     )
     kills: int = 0
+    refused: int = 0
 
 
 class ControlState:

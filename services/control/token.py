@@ -1,17 +1,20 @@
-"""The bearer token of the control service: made once per home, mode 0600, compared in constant time, never
-logged.
+"""The home's own bearer token: made once per home, mode 0600, its role is admin, never logged.
 
-Must never import: any framework.
+Whoever may read the home's files may do everything in it anyway; this token is how the programs of the home say so.
+Tokens for everybody else: issued_tokens.py. Must never import: any framework.
 """
 
-import hmac
 import os
 import secrets
 from pathlib import Path
 
 
 class TokenError(RuntimeError):
-    """The token file cannot be used: empty, or readable by others."""
+    """A token file cannot be used: empty, or readable by others."""
+
+
+class TokenRefused(TokenError):
+    """A token that cannot be given, replaced or taken back as asked."""
 
 
 def load_or_create(file: Path) -> str:
@@ -27,21 +30,28 @@ def load_or_create(file: Path) -> str:
     return token
 
 
+def replace(file: Path) -> None:
+    """Put a new token in place of the old one, which stops working at once."""
+    fresh = file.with_name(f".{file.name}.new")
+    fresh.unlink(missing_ok=True)
+    load_or_create(fresh)
+    fresh.replace(file)
+
+
 def read(file: Path) -> str:
     """The token as it stands. Raises TokenError."""
-    try:
-        mode = file.stat().st_mode & 0o777
-        token = file.read_text().strip()
-    except OSError as error:
-        raise TokenError(f"'token file' must be readable: {file}: {error.strerror}") from error
-    if mode & 0o077:
-        raise TokenError(f"'token file' must have mode 0600: {file} has {mode:04o}")
+    require_private(file)
+    token = file.read_text().strip()
     if not token:
         raise TokenError(f"'token file' must hold a token: {file} is empty; remove it and start again")
     return token
 
 
-def is_right(header: str | None, token: str) -> bool:
-    """Whether an Authorization header carries the token."""
-    scheme, _, given = (header or "").partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
+def require_private(file: Path) -> None:
+    """Raise TokenError for a file that is not there or that others may read."""
+    try:
+        mode = file.stat().st_mode & 0o777
+    except OSError as error:
+        raise TokenError(f"'token file' must be readable: {file}: {error.strerror}") from error
+    if mode & 0o077:
+        raise TokenError(f"'token file' must have mode 0600: {file} has {mode:04o}")

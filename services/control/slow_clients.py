@@ -1,0 +1,43 @@
+"""HTTP connections that give up on clients which never finish sending their headers.
+
+uvicorn bounds how long a connection may be idle, and read_body how long a body may take; between them a client that
+sends one header byte a minute would hold a connection, and a file descriptor, for ever. Must never import: flows.
+"""
+
+from asyncio import TimerHandle, Transport
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEADERS_WITHIN_S = 10.0
+MOST_CONNECTIONS = 256
+
+
+class TimedProtocol(HttpToolsProtocol):
+    """uvicorn's own protocol; a request whose headers are not complete in time ends its connection."""
+
+    _headers_due: TimerHandle | None = None
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._headers_came()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._expect_headers()
+
+    def on_headers_complete(self) -> None:
+        self._headers_came()
+        super().on_headers_complete()
+
+    def _expect_headers(self) -> None:
+        if self._headers_due is None:
+            self._headers_due = self.loop.call_later(HEADERS_WITHIN_S, self.transport.close)
+
+    def _headers_came(self) -> None:
+        if self._headers_due is not None:
+            self._headers_due.cancel()
+            self._headers_due = None
