@@ -10,7 +10,9 @@ numpy only: serving imports this file, so it must never import torch, polars or 
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, TypeGuard
 
 import numpy as np
@@ -95,13 +97,6 @@ class NumericFeature:
             name, low, high, log_scale, float(clipped.mean()), std if std > 1e-9 else 1.0, bool(missing.any())
         )
 
-    def transform(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Standardise (n,) `values`; missing becomes 0, the mean."""
-        clipped = np.clip(values, self.low, self.high)
-        if self.log_scale is not None:
-            clipped = _signed_log(clipped, self.log_scale)
-        return np.nan_to_num((clipped - self.mean) / self.std, nan=0.0)
-
 
 @dataclass(frozen=True)
 class CategoryFeature:
@@ -125,13 +120,61 @@ class CategoryFeature:
                 counts[text] = counts.get(text, 0) + 1
         return cls(name, tuple(sorted(v for v, rows in counts.items() if rows >= _LEAST_ROWS_PER_CATEGORY)))
 
-    def transform(self, values: NDArray[Any]) -> NDArray[np.int64]:
-        """Index (n,) `values`."""
-        index = {value: i + 1 for i, value in enumerate(self.values)}
-        texts = (_category_text(value) for value in values.tolist())
-        return np.fromiter(
-            (UNKNOWN if t is None else index.get(t, UNKNOWN) for t in texts), np.int64, len(values)
+    @cached_property
+    def _index(self) -> Mapping[str | None, int]:
+        return {value: i + 1 for i, value in enumerate(self.values)}
+
+    def indices(self, values: NDArray[Any]) -> list[int]:
+        """Index of each of the (n,) `values`."""
+        index = self._index
+        return [
+            index.get(value if type(value) is str else _category_text(value), UNKNOWN)
+            for value in values.tolist()
+        ]
+
+
+@dataclass(frozen=True)
+class _Scaling:
+    """The d numbers' scales side by side, (d, 1) each, so that all are transformed at once: for a single row, the
+    number of numpy's calls is what costs. `tails` (k,) index the numbers with a log scale, `indicated` those with an
+    indicator; `order` puts each indicator behind its number."""
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    tails: NDArray[np.intp]
+    log_scale: NDArray[np.float64]
+    indicated: NDArray[np.intp]
+    order: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, features: Sequence[NumericFeature]) -> "_Scaling":
+        """The scales of the features, in their order."""
+        indicated = [i for i, f in enumerate(features) if f.indicator]
+        place = [*range(len(features)), *(i + 0.5 for i in indicated)]
+        return cls(
+            np.array([[f.low] for f in features]),
+            np.array([[f.high] for f in features]),
+            np.array([[f.mean] for f in features]),
+            np.array([[f.std] for f in features]),
+            np.array([i for i, f in enumerate(features) if f.log_scale is not None], dtype=np.intp),
+            np.array([[f.log_scale] for f in features if f.log_scale is not None]),
+            np.array(indicated, dtype=np.intp),
+            np.argsort(place),
         )
+
+    def transform(self, values: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Standardise (d, n) `values`, NaN for missing: (n, d and the indicators); missing becomes 0, the mean."""
+        scaled = np.minimum(np.maximum(values, self.low), self.high)
+        if len(self.tails):
+            scaled[self.tails] = _signed_log(scaled[self.tails], self.log_scale)
+        scaled = (scaled - self.mean) / self.std
+        missing = np.isnan(values)
+        scaled[missing] = 0.0
+        if len(self.indicated):
+            scaled = np.concatenate([scaled, missing[self.indicated]])[self.order]
+        return np.ascontiguousarray(scaled.T, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -180,22 +223,30 @@ class Preprocessing:
             raise TrainingError("the contract must leave at least one feature for training: none")
         return cls(tuple(numeric), tuple(categories))
 
+    @cached_property
+    def _scaling(self) -> _Scaling:
+        return _Scaling.of(self.numeric)
+
     def transform(self, columns: Columns) -> Encoded:
         """Encode (n,) columns: every name in `feature_names`; others are ignored. Raises TrainingError."""
-        numeric: list[NDArray[np.float64]] = []
-        for feature in self.numeric:
-            values = numbers(feature.name, _column(columns, feature.name))
-            numeric.append(feature.transform(values))
-            if feature.indicator:
-                numeric.append(np.isnan(values).astype(np.float64))
-        indices = [feature.transform(_column(columns, feature.name)) for feature in self.categories]
         rows = len(_column(columns, self.feature_names[0]))
-        return Encoded(
-            numeric=np.column_stack(numeric).astype(np.float32)
-            if numeric
-            else np.empty((rows, 0), np.float32),
-            categories=np.column_stack(indices) if indices else np.empty((rows, 0), np.int64),
-        )
+        numeric, categories = np.empty((rows, 0), np.float32), np.empty((rows, 0), np.int64)
+        if self.numeric:
+            numeric = self._scaling.transform(self._numbers(columns))
+        if self.categories:
+            indices = [feature.indices(_column(columns, feature.name)) for feature in self.categories]
+            categories = np.ascontiguousarray(np.array(indices, dtype=np.int64).T)
+        return Encoded(numeric=numeric, categories=categories)
+
+    def _numbers(self, columns: Columns) -> NDArray[np.float64]:
+        """The numeric columns, (d, n)."""
+        found = [_column(columns, feature.name) for feature in self.numeric]
+        with suppress(TypeError, ValueError):
+            values = np.array(found, dtype=np.float64)
+            if not np.isinf(values).any():
+                return values
+        # One of them is at fault: it says so by name.
+        return np.stack([numbers(f.name, column) for f, column in zip(self.numeric, found, strict=True)])
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON-safe dict; `from_json` gives back an equal object."""
@@ -258,5 +309,5 @@ def _skew(values: NDArray[np.float64]) -> float:
     return abs(float((centred**3).mean())) / spread**3 if spread > 1e-9 else 0.0
 
 
-def _signed_log(values: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
+def _signed_log(values: NDArray[np.float64], scale: float | NDArray[np.float64]) -> NDArray[np.float64]:
     return np.sign(values) * np.log1p(np.abs(values) / scale)
