@@ -21,6 +21,7 @@ from flows.commands import (
     run_main_job,
     schedule_releases,
     start_system,
+    switch_actions,
     utility_group,
 )
 from flows.commands.output import fail
@@ -38,6 +39,7 @@ for part in (
     run_main_job,
     start_system,
     operate_rollout,
+    switch_actions,
     drill_candidate,
     replay_traffic,
     inspect_records,

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from services.control.switch import Switched, switch
 from services.home import Home, Ports
 from services.serving import build
 from services.serving.build import INCLUDED_SOURCES, BuildError, build_bento
@@ -24,6 +25,10 @@ from services.serving.launch import foreign_modules
 from services.serving.launch import main as launch
 from services.serving.release import CONTENT_FILES, MANIFEST, Release
 from services.serving.release_command import ReleaseCommand, bento_folder, launch_command
+from services.store.database import Database
+from services.traffic.processes import identify
+from services.traffic.records import RunningProcess, write_running
+from services.traffic.supervision import want_release
 
 # Site packages without the `site` module: the editable install's .pth is not read, so nothing of the project can
 # be imported but what PYTHONPATH (the Bento's src) holds.
@@ -98,6 +103,32 @@ def served(home: Home, built: Release, free_base: Callable[[int], int]) -> Itera
         finally:
             process.kill()
             process.wait()
+
+
+def test_a_switched_off_action_is_off_within_two_seconds(
+    served: Served, rows: list[Any], db: Database
+) -> None:
+    """The running process confirms the switch within 2 s, takes the default action and says which one it would take."""
+    home, release = served.home, served.release
+    row = next(row for row in rows if served.post(row)[1]["action"] == "call")
+    want_release(home, release.id, served.command)
+    pid = identify(served.process.pid)
+    assert pid is not None
+    port = int(served.command.argv[served.command.argv.index("--port") + 1])
+    process = RunningProcess(pid.pid, pid.created, port, True, pid.created, 0, "")
+    write_running(home, {release.id: process})
+
+    def turn(*, is_off: bool) -> Switched:
+        words = {"by": "ann", "reason": "closed", "at": time.time()}
+        return switch(db, home, service=release.service, action="call", is_off=is_off, **words)
+
+    found = turn(is_off=True)
+    assert (found.confirmed, found.silent) == ((release.id,), ())
+    assert found.after_s < 2
+    answer = served.post(row)[1]
+    assert (answer["action"], answer["gated"]) == ("leave", {"off": ["call"], "instead_of": "call"})
+    assert turn(is_off=False).confirmed == (release.id,)
+    assert served.post(row)[1]["action"] == "call"
 
 
 def test_the_bento_holds_the_release_and_the_listed_sources_only(home: Home, built: Release) -> None:
