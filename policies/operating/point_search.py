@@ -33,13 +33,22 @@ Arrays = NDArray[Any]
 
 
 def search_point(
-    utility: UtilitySpec, columns: Columns, *, probabilities: Arrays, outcomes: Arrays
+    utility: UtilitySpec,
+    columns: Columns,
+    *,
+    probabilities: Arrays,
+    outcomes: Arrays,
+    decided_on: Columns | None = None,
 ) -> OperatingPoint:
     """The operating point for `utility` from validation rows: calibrated probabilities (n, O), outcomes (n,).
 
-    `columns` hold the fields that payoffs and groups read. Raises UtilityError for rows that cannot be priced.
+    `columns` hold the fields that payoffs and groups read, as they turned out; `decided_on`: the same as a decision
+    sees them, where that differs. Raises UtilityError for rows that cannot be priced.
     """
-    rows = ScoredRows.of(utility, columns, probabilities=probabilities, outcomes=outcomes)
+    rows = ScoredRows.of(
+        utility, columns, probabilities=probabilities, outcomes=outcomes, decided_on=decided_on
+    )
+    decided = columns if decided_on is None else decided_on
     steerable = [one for one in utility.constraints if is_steerable(one)]
     found, easing = Multipliers({}, True), 0.0
     conflict: tuple[str, ...] = ()
@@ -54,8 +63,8 @@ def search_point(
             else:
                 found, conflict = eased, _conflict(rows, steerable)
     point = _point(utility, prices_for(rows, steerable, found.values))
-    point = _abstaining(point, utility, columns, probabilities, outcomes, rows)
-    tally, abstains = _measured(point, utility, columns, probabilities, rows)
+    point = _abstaining(point, utility, decided, probabilities, outcomes, rows)
+    tally, abstains = _measured(point, utility, decided, probabilities, rows)
     margins = {one: margin(one, tally, span=rows.span) for one in utility.constraints if not one.is_live}
     if conflict:  # what it came to on all rows
         easing = max(margins[one].excess for one in steerable)
@@ -66,13 +75,25 @@ def search_point(
 
 
 def check_point(
-    point: OperatingPoint, utility: UtilitySpec, columns: Columns, *, probabilities: Arrays, outcomes: Arrays
+    point: OperatingPoint,
+    utility: UtilitySpec,
+    columns: Columns,
+    *,
+    probabilities: Arrays,
+    outcomes: Arrays,
+    decided_on: Columns | None = None,
 ) -> OperatingPoint:
-    """The same point; its proof says what it does on these later rows too. Raises UtilityError."""
+    """The same point; its proof says what it does on these later rows too; `decided_on` as in search_point.
+
+    Raises UtilityError.
+    """
     if point.proof is None:
         return point
-    rows = ScoredRows.of(utility, columns, probabilities=probabilities, outcomes=outcomes)
-    tally, _ = _measured(point, utility, columns, probabilities, rows)
+    rows = ScoredRows.of(
+        utility, columns, probabilities=probabilities, outcomes=outcomes, decided_on=decided_on
+    )
+    decided = columns if decided_on is None else decided_on
+    tally, _ = _measured(point, utility, decided, probabilities, rows)
     values = {}
     for one in utility.constraints:
         if not one.is_live:

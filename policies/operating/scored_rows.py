@@ -53,10 +53,17 @@ class ScoredRows:
 
     @classmethod
     def of(
-        cls, utility: UtilitySpec, columns: Columns, *, probabilities: Arrays, outcomes: Arrays
+        cls,
+        utility: UtilitySpec,
+        columns: Columns,
+        *,
+        probabilities: Arrays,
+        outcomes: Arrays,
+        decided_on: Columns | None = None,
     ) -> ScoredRows:
         """Price rows: `columns` hold what payoffs and groups read, probabilities (n, O), outcomes (n,) all known.
 
+        `decided_on`: the columns as a decision sees them, where that differs: expected payoffs are theirs.
         Raises UtilityError as UtilitySpec.payoffs does, and for rows that do not agree or lack an outcome.
         """
         n, o = len(outcomes), len(utility.outcomes)
@@ -70,14 +77,14 @@ class ScoredRows:
         expected = {name: np.empty(shape, kind) for name in names}
         realised = {name: np.empty(shape, kind) for name in names}
         for piece in pieces(n):
-            some = {name: values[piece] for name, values in columns.items()}
-            payoffs = {"": utility.payoffs(some)}
-            if len(names) > 1:
-                payoffs |= utility.stakeholder_payoffs(some)
+            payoffs = _payoffs(utility, columns, piece, has_stakeholders=len(names) > 1)
+            believed = payoffs
+            if decided_on is not None:
+                believed = _payoffs(utility, decided_on, piece, has_stakeholders=len(names) > 1)
             p = np.asarray(probabilities[piece], dtype=np.float64)
             at = np.arange(len(p))
             for name in names:
-                expected[name][:, piece] = np.einsum("nao,no->an", payoffs[name], p)
+                expected[name][:, piece] = np.einsum("nao,no->an", believed[name], p)
                 realised[name][:, piece] = payoffs[name][at, :, outcomes[piece]].T
         grouped = [c for c in utility.constraints if c.group_field is not None]
         try:
@@ -147,6 +154,15 @@ class ScoredRows:
                     price = np.where(in_a, for_a[action, outcome], for_b[action, outcome])
                     score += price.astype(score.dtype) * self.probabilities[outcome, piece]
         return score
+
+
+def _payoffs(
+    utility: UtilitySpec, columns: Columns, piece: slice, *, has_stakeholders: bool
+) -> dict[str, Arrays]:
+    """(n, A, O) of a piece's rows: the weighted sum under "", each stakeholder's by name."""
+    some = {name: values[piece] for name, values in columns.items()}
+    own = utility.stakeholder_payoffs(some) if has_stakeholders else {}
+    return {"": utility.payoffs(some), **own}
 
 
 def pieces(n: int) -> Iterator[slice]:

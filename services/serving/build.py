@@ -21,8 +21,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from services.home import Home
-from services.serving.release import CONTENT_FILES, MANIFEST, Release, read_release
+from services.serving.release import CONTENT_FILES, MANIFEST, SIGNATURE, Release, read_release
 from services.serving.release_command import bento_folder, bento_name
+from services.signing.release_signature import verify_in_home
 
 SOURCE = Path(__file__).resolve().parents[2]
 BUILD_TIMEOUT_S = 300
@@ -71,15 +72,21 @@ INCLUDED_SOURCES = (
     "services/serving/scorer.py",
     "services/serving/service.py",
     "services/serving/switches.py",
+    "services/signing/__init__.py",
+    "services/signing/envelope.py",
+    "services/signing/keys.py",
+    "services/signing/release_signature.py",
     "services/training/__init__.py",
     "services/training/calibration.py",
     "services/training/errors.py",
     "services/training/forward.py",
+    "services/training/predicted_fields.py",
     "services/training/preprocessing.py",
     "services/training/trees.py",
 )
 REQUIREMENTS = (
     "bentoml",
+    "cryptography",
     "jsonschema-rs",
     "numpy",
     "open-data-contract-standard",
@@ -87,6 +94,7 @@ REQUIREMENTS = (
     "pydantic",
     "ruamel.yaml",
     "safetensors",
+    "securesystemslib",
     "starlette",
     "uvicorn",
 )
@@ -100,9 +108,11 @@ class BuildError(RuntimeError):
 def build_bento(release: Release, home: Home) -> Path:
     """The folder of the release's Bento in the home's store, built if it is not there yet.
 
-    Raises: ReleaseError when the release is not what its digests say, BuildError when BentoML fails.
+    Raises: ReleaseError when the release is not what its digests say, SignatureError when no key that the home
+    trusts vouches for it, BuildError when BentoML fails.
     """
     verified = read_release(release.folder)
+    verify_in_home(verified, home.keys)
     folder = bento_folder(release.id, home)
     home.bentos.mkdir(parents=True, exist_ok=True)
     with FileLock(home.bentos / ".build.lock", timeout=BUILD_TIMEOUT_S):
@@ -110,7 +120,17 @@ def build_bento(release: Release, home: Home) -> Path:
             _build(verified, home)
     if read_release(folder / "src" / "release").content_digest != verified.content_digest:
         raise BuildError(f"{folder} must hold release {release.id}")
+    _carry_signature(verified, folder / "src" / "release")
     return folder
+
+
+def _carry_signature(release: Release, built: Path) -> None:
+    """The Bento has the release's signature of now: a release may be signed anew, a Bento is built once."""
+    wanted = (release.folder / SIGNATURE).read_bytes()
+    if not (built / SIGNATURE).exists() or (built / SIGNATURE).read_bytes() != wanted:
+        fresh = built.parent / f".{SIGNATURE}.new"
+        fresh.write_bytes(wanted)
+        fresh.replace(built / SIGNATURE)
 
 
 def sources_digest(source: Path = SOURCE) -> str:

@@ -21,7 +21,7 @@ from policies.utility.utility import UtilityError, UtilitySpec, expected_utility
 from services.serving.release import WEIGHTS, Release, ReleaseError
 from services.training.calibration import Calibration
 from services.training.errors import TrainingError
-from services.training.forward import Architecture, Weights, forward
+from services.training.forward import Architecture, Weights, filled_in, forward
 from services.training.preprocessing import Preprocessing
 
 
@@ -38,7 +38,7 @@ class Decisions:
     which `thresholds` (n,) is compared with (infinite where no probability changes the action); else the
     chosen action's expected utility, and no thresholds; none either while actions are switched off. `lead`
     (n,) >= 0: how far, in the unit and under the operating point's prices, the row is from another action;
-    infinite where only one is left.
+    infinite where only one is left. `predicted` (n,) by field: what stood for values that nobody knows yet.
     """
 
     actions: NDArray[np.intp]
@@ -47,6 +47,7 @@ class Decisions:
     scores: NDArray[np.float64]
     thresholds: NDArray[np.float64] | None
     lead: NDArray[np.float64]
+    predicted: Mapping[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ class Scorer:
         if not np.isfinite(probabilities).all():
             raise ScorerError("the model's probabilities must be finite")
         try:
+            columns = self.decided_on(columns)
             payoffs = self.utility.payoffs(columns)
             expected = expected_utility(payoffs, probabilities)
             priced = self.operating_point.priced(payoffs, utility=self.utility, columns=columns)
@@ -126,12 +128,23 @@ class Scorer:
         is_binary = probabilities.shape[1] == 2
         scores = probabilities[:, 1] if is_binary else expected[np.arange(len(actions)), actions]
         thresholds = None if allowed is not None else _thresholds(priced)
-        return Decisions(actions, probabilities, expected, scores, thresholds, lead)
+        predicted = {name: columns[name] for name in self.predicted_fields}
+        return Decisions(actions, probabilities, expected, scores, thresholds, lead, predicted)
+
+    def decided_on(self, columns: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        """The columns (n,) as a decision sees them: fields not known yet as predicted, whatever `columns` say."""
+        return filled_in(self.architecture, self.weights, self.preprocessing, columns)
+
+    @property
+    def predicted_fields(self) -> tuple[str, ...]:
+        """Fields that payoffs read and the release predicts, because they are known only after the decision."""
+        return () if self.architecture.fields is None else self.architecture.fields.names
 
     @property
     def needed_fields(self) -> tuple[str, ...]:
-        """Fields that a row must carry for its price: what payoffs and the operating point read."""
-        return tuple(sorted({*self.utility.fields, *self.operating_point.fields}))
+        """Fields that a row must carry for its price: what payoffs and the operating point read; not the predicted."""
+        read = {*self.utility.fields, *self.operating_point.fields}
+        return tuple(sorted(read - set(self.predicted_fields)))
 
     def _check_fit(self, release: Release, *, outcome_names: object) -> None:
         outcomes = list(self.utility.outcomes)
@@ -146,6 +159,9 @@ class Scorer:
         for what, expected, found in checks:
             if found != expected:
                 raise ReleaseError(f"{release.folder}: {what} must be {expected}: {found}")
+        strangers = sorted(set(self.predicted_fields) - set(self.utility.fields))
+        if strangers:
+            raise ReleaseError(f"{release.folder}: predicted fields must be read by a payoff: {strangers}")
 
 
 def _thresholds(priced: NDArray[np.float64]) -> NDArray[np.float64] | None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.training.calibration import Calibration
-from services.training.forward import Architecture, Weights, forward
+from services.training.forward import Architecture, Weights, filled_in, forward
 from services.training.preprocessing import Columns, Preprocessing
 
 
@@ -44,6 +44,10 @@ class TrainedCandidate:
         """Calibrated probabilities (n, O) of the outcomes, in the order of `outcomes`."""
         logits = forward(self.architecture, self.weights, self.preprocessing.transform(columns))
         return self.calibration.apply(logits)
+
+    def decided_on(self, columns: Columns) -> Columns:
+        """The columns as a decision sees them: fields not known yet as predicted."""
+        return filled_in(self.architecture, self.weights, self.preprocessing, columns)
 
     def record(self) -> dict[str, object]:
         """What the ledger and the reports keep of this candidate: JSON-safe, without the weights."""

@@ -27,10 +27,10 @@ from services.training.calibration import softmax
 from services.training.errors import TrainingError
 from services.training.fit import Labelled, Rows, Settings, one_thread_seeded, tensors_of
 from services.training.forward import Architecture, Weights, forward
+from services.training.known_rows import TrainingContract, known_rows
 from services.training.losses import local_and_everywhere, softened, stakes
 from services.training.network import Network, architecture_for
 from services.training.preprocessing import Columns, Preprocessing
-from services.training.train import TrainingContract, known_rows
 
 _TEMPERATURE = 0.1
 _RATE_TEMPERATURE = 0.05

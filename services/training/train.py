@@ -1,41 +1,45 @@
 """Train the candidates of one release and keep the best by what its decisions would have earned.
 
 Each candidate (services/training/models.py) is fitted on `train` with early stopping on `validation`, calibrated on
-`calibration`, then judged by the utility of its decisions (the action of highest expected utility, row by row) on
-`validation`. The best is kept, on a tie the first named; every other's distance to it is on record, paired on the same
-rows. The intervals say how sure the judgement is; the alignment stage judges again on later rows.
+`calibration`, then judged by the utility of its decisions on `validation`, under the operating point that it would be
+released with: a rule that pays for its bounds is not compared with one that ignores them. The best is kept, on a tie
+the first named; every other's distance to it is on record, paired on the same rows. The intervals say how sure the
+judgement is; the alignment stage judges again on later rows. Where payoffs read a field that is known only after the
+decision, a network that predicts it is fitted once and goes with every candidate: they learn and decide on its
+predictions, and are judged by what the field turned out to be.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.operating.operating_point import OperatingPoint
+from policies.operating.point_search import search_point
 from policies.utility.utility import UtilitySpec, realised_utility
 from services.training.boosted import BoostedSettings
 from services.training.calibration import Calibration, calibration_error
 from services.training.candidate import TrainedCandidate
 from services.training.fit import Labelled, Progress, Settings
 from services.training.forward import forward
+from services.training.hidden_fields import FittedFields, fit_fields
+from services.training.known_rows import TrainingContract, known_rows
 from services.training.models import Fitter, Model
 from services.training.plan import TrainingPlan
-from services.training.preprocessing import Columns, FeatureContract, Preprocessing
+from services.training.predicted_fields import fields_known_later, settled
+from services.training.preprocessing import Columns, Preprocessing
 from services.training.selection import Training, choose, interval_of, paired
-from services.training.time_slices import labelled_rows, outcome_indices
 
-__all__ = ["Training", "TrainingContract", "known_rows", "train"]
+__all__ = ["Training", "TrainingContract", "train"]
 
 
-class TrainingContract(FeatureContract, Protocol):
-    """What training reads of a data contract."""
+@dataclass(frozen=True)
+class _Slice:
+    """Rows to learn from, with the payoffs as a decision sees them; the columns as they turned out, and as it does."""
 
-    @property
-    def label(self) -> str: ...
-    @property
-    def label_outcomes(self) -> Mapping[str, str]: ...
+    labelled: Labelled
+    columns: Columns
+    decided_on: Columns
 
 
 @dataclass(frozen=True)
@@ -65,37 +69,51 @@ def train(
     Columns map names to (n,) arrays and hold the contract's features, its label, and the fields that the payoffs read.
     Rows without a label are left out. Raises TrainingError, and UtilityError for rows that cannot be priced.
     """
-    plan = plan or TrainingPlan()
-    slices = {"train": training, "validation": validation, "calibration": calibration}
-    known = {name: known_rows(columns, contract, utility) for name, columns in slices.items()}
+    plan, settings = plan or TrainingPlan(), settings or Settings()
+    given = {"train": training, "validation": validation, "calibration": calibration}
+    known = {name: known_rows(columns, contract, utility) for name, columns in given.items()}
     preprocessing = Preprocessing.fit(known["train"][0], contract)
-    parts = {
-        name: Labelled(
-            preprocessing.transform(columns), outcomes, utility.payoffs(columns), plan.row_weights(columns)
+    hidden = fields_known_later(contract, utility)
+    fields = None
+    if hidden:
+        fields = fit_fields(
+            known["train"],
+            known["validation"],
+            names=hidden,
+            preprocessing=preprocessing,
+            utility=utility,
+            seed=seed,
+            settings=settings,
+            on_progress=on_progress,
         )
+    slices = {
+        name: _slice(columns, outcomes, fields, preprocessing=preprocessing, utility=utility, plan=plan)
         for name, (columns, outcomes) in known.items()
     }
     fitter = Fitter(
-        parts["train"],
-        parts["validation"],
+        slices["train"].labelled,
+        slices["validation"].labelled,
         preprocessing=preprocessing,
         outcomes=len(utility.outcomes),
-        settings=settings or Settings(),
+        settings=settings,
         boosted=boosted or BoostedSettings(),
         seed=seed,
         on_progress=on_progress,
     )
     models = {name: fitter.model(name) for name in plan.candidates}
-    judged = {name: _judge(model, parts, utility) for name, model in models.items()}
+    judged = {name: _judge(model, slices, utility) for name, model in models.items()}
     means = paired({name: one.earned for name, one in judged.items()}, seed=seed)
     trained = []
     for name, model in models.items():
         mean = means.mean(name)
+        architecture, weights = model.architecture, model.weights
+        if fields is not None:
+            architecture, weights = fields.beside(architecture, weights)
         trained.append(
             TrainedCandidate(
                 loss_name=name,
-                weights=model.weights,
-                architecture=model.architecture,
+                weights=weights,
+                architecture=architecture,
                 preprocessing=preprocessing,
                 calibration=judged[name].calibration,
                 outcomes=utility.outcomes,
@@ -108,26 +126,40 @@ def train(
                 seed=seed,
             )
         )
-    rows = {name: len(part.outcomes) for name, part in parts.items()}
+    rows = {name: len(part.labelled.outcomes) for name, part in slices.items()}
     return choose(trained, means, rows=rows, needs_proof=plan.needs_proof)
 
 
-def known_rows(
-    columns: Columns, contract: TrainingContract, utility: UtilitySpec
-) -> tuple[Columns, NDArray[np.int64]]:
-    """The rows whose outcome is known, and the outcomes' indices (n,) in the spec's order. Raises TrainingError."""
-    outcomes = outcome_indices(
-        columns[contract.label], label_outcomes=contract.label_outcomes, outcomes=utility.outcomes
-    )
-    return labelled_rows(columns, outcomes)
+def _slice(
+    columns: Columns,
+    outcomes: NDArray[np.int64],
+    fields: FittedFields | None,
+    *,
+    preprocessing: Preprocessing,
+    utility: UtilitySpec,
+    plan: TrainingPlan,
+) -> _Slice:
+    decided_on = columns
+    if fields is not None:
+        decided_on = fields.filled_in(columns, preprocessing)
+        columns = settled(columns, decided_on, fields.network.names)
+    payoffs, weights = utility.payoffs(decided_on), plan.row_weights(columns)
+    return _Slice(Labelled(preprocessing.transform(columns), outcomes, payoffs, weights), columns, decided_on)
 
 
-def _judge(model: Model, parts: Mapping[str, Labelled], utility: UtilitySpec) -> _Judged:
+def _judge(model: Model, slices: Mapping[str, _Slice], utility: UtilitySpec) -> _Judged:
     """Calibrate on the newest rows; then what the decisions earn on the validation rows."""
-    newest, held_out = parts["calibration"], parts["validation"]
+    newest, rows = slices["calibration"].labelled, slices["validation"]
+    held_out = rows.labelled
     calibration = Calibration.fit(forward(model.architecture, model.weights, newest.encoded), newest.outcomes)
     probabilities = calibration.apply(forward(model.architecture, model.weights, held_out.encoded))
-    point = OperatingPoint((0.0,) * len(utility.actions), utility.default_index)
-    actions = point.choose(held_out.payoffs, probabilities)
-    earned = realised_utility(held_out.payoffs, actions, held_out.outcomes)
+    point = search_point(
+        utility,
+        rows.columns,
+        probabilities=probabilities,
+        outcomes=held_out.outcomes,
+        decided_on=rows.decided_on,
+    )
+    actions = point.choose(held_out.payoffs, probabilities, utility=utility, columns=rows.decided_on)
+    earned = realised_utility(utility.payoffs(rows.columns), actions, held_out.outcomes)
     return _Judged(calibration, calibration_error(probabilities, held_out.outcomes), earned)

@@ -1,0 +1,52 @@
+"""The rows that training and alignment may use: the outcome is known, and so is all that prices it.
+
+numpy only.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policies.utility.utility import UtilitySpec
+from services.training.errors import TrainingError
+from services.training.predicted_fields import fields_known_later, is_needed
+from services.training.preprocessing import Columns, FeatureContract
+from services.training.time_slices import labelled_rows, outcome_indices
+
+
+class TrainingContract(FeatureContract, Protocol):
+    """What training reads of a data contract."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def label_outcomes(self) -> Mapping[str, str]: ...
+
+
+def known_rows(
+    columns: Columns, contract: TrainingContract, utility: UtilitySpec
+) -> tuple[Columns, NDArray[np.int64]]:
+    """The rows whose outcome is known, and the outcomes' indices (n,) in the spec's order.
+
+    Left out as well: rows that lack a field known only later which the payoffs of their own outcome read. Raises
+    TrainingError where none is left.
+    """
+    found = outcome_indices(
+        columns[contract.label], label_outcomes=contract.label_outcomes, outcomes=utility.outcomes
+    )
+    known, outcomes = labelled_rows(columns, found)
+    lacking = np.zeros(len(outcomes), dtype=bool)
+    for name in fields_known_later(contract, utility):
+        if name not in known:
+            raise TrainingError(f"'{name}' must be among the columns: {sorted(known)}")
+        is_missing = np.isnan(np.asarray(known[name], dtype=np.float64))
+        lacking |= is_missing & is_needed(utility, name)[outcomes]
+    if not lacking.any():
+        return known, outcomes
+    if lacking.all():
+        raise TrainingError(
+            "a slice must have a row that can be priced: a field known later is always missing"
+        )
+    return {name: values[~lacking] for name, values in known.items()}, outcomes[~lacking]
