@@ -73,7 +73,9 @@ class Cursor:
     def to_json(self) -> dict[str, object]:
         return {
             **vars(self),
-            "hosts": {key: [totals.requests, totals.errors] for key, totals in self.hosts.items()},
+            "hosts": {
+                key: [totals.requests, totals.errors, totals.excused] for key, totals in self.hosts.items()
+            },
             "needed": dict(self.needed),
             "unresolved": dict(self.unresolved),
         }

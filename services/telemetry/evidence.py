@@ -133,7 +133,9 @@ def add_host_evidence(
         poll.alarms.append(found)
     poll.cursor = replace(poll.cursor, sick_since=since)
     if gates:  # a stage that judges no failures leaves them to the next one
-        poll.cursor = replace(poll.cursor, hosts={**totals, **rival_totals}, has_baseline=True)
+        # The canary's are held from the shadow stage on: what is excused counts from there.
+        _, waiting = difference(poll.cursor.hosts, "canary", clusters.get("canary", ()))
+        poll.cursor = replace(poll.cursor, hosts={**waiting, **totals, **rival_totals}, has_baseline=True)
 
 
 def _check_weight(admin: Admin, poll: Poll, stage: Stage, metrics: set[str], *, now: float) -> float:
@@ -166,9 +168,7 @@ def _add_requests(
     poll.cursor = replace(cursor, requests_seq=seq)
     by_variant = {name: [one for one in found if one.assigned == name] for name in VARIANTS}
     if stage.kind == "canary":
-        # Units that got an answer: a release that refuses rows the other takes (4xx) leaves no failure and no decision
-        # behind, only a share of the units that is too small.
-        sizes = {name: sum(200 <= one.status < 400 for one in by_variant[name]) for name in VARIANTS}
+        sizes = {name: len(by_variant[name]) for name in VARIANTS}
         poll.blocks[SAMPLE_RATIO] = AssignmentBlock(sizes["canary"], sizes["stable"], weight_pct)
     else:
         by_variant = {"canary": list(found), "stable": []}

@@ -1,9 +1,10 @@
 """Canary failures and canary health, from the proxy's own host counters: what no release can keep quiet
 about.
 
-A failure that stable made good does not show to the user; it shows in the host's `rq_error`. Counters are
-totals that may restart from 0 (the proxy was restarted): then the new value is the difference.
-Source: facts.md (Envoy). Must never import: sqlalchemy, flows.
+A failure that stable made good does not show to the user; it shows in the host's `rq_error`, as does a refusal (4xx) of what
+stable took. What both refused is the caller's mistake (`rq_excused`) and no failure. Counters are totals that may
+restart from 0 (the proxy was restarted): then the new value is the difference.
+Source: facts.md (Envoy), infra/decisions/0009. Must never import: sqlalchemy, flows.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,10 +17,14 @@ from services.traffic.admin import Host
 
 @dataclass(frozen=True)
 class HostTotals:
-    """What one host had done when last read; requests that have ended, refused connections among them."""
+    """What one host had done when last read; requests that have ended, refused connections among them.
+
+    `excused`: errors among them that are the callers' own; a total of the cluster, so it may begin above 0.
+    """
 
     requests: int
     errors: int
+    excused: int = 0
 
 
 @dataclass(frozen=True)
@@ -35,18 +40,20 @@ def difference(
 ) -> tuple[Delta, dict[str, HostTotals]]:
     """What the hosts of a cluster did since `held`, and the totals to hold next.
 
-    A host not held yet counts from 0: the proxy makes a host's counters when it first sees it.
+    A host not held yet counts from 0: the proxy makes a host's counters when it first sees it. Not so what is excused.
     """
     requests = errors = 0
     totals: dict[str, HostTotals] = {}
     for host in hosts:
         key = f"{cluster}/{host.address}"
-        before = held.get(key, HostTotals(0, 0))
-        restarted = host.rq_done < before.requests or host.rq_error < before.errors
+        now = HostTotals(host.rq_done, host.rq_error, host.rq_excused)
+        before = held.get(key, HostTotals(0, 0, now.excused))
+        restarted = now.requests < before.requests or now.errors < before.errors
         base = HostTotals(0, 0) if restarted else before
-        requests += host.rq_done - base.requests
-        errors += host.rq_error - base.errors
-        totals[key] = HostTotals(host.rq_done, host.rq_error)
+        requests += now.requests - base.requests
+        # What is excused is counted a moment later, when stable has refused it as well.
+        errors += max(0, now.errors - base.errors - max(0, now.excused - base.excused))
+        totals[key] = now
     return Delta(requests, errors), totals
 
 

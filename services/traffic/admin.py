@@ -1,8 +1,8 @@
 """What Envoy really does now, read back from its admin port: weight, endpoints and counters, salt, mirror.
 
 A written file or a sent weight is an intent; these are the observations. Counters may reset (Envoy restarts):
-read deltas. A failure that stable made good shows only in the canary host's `rq_error` (an answer 5xx, a reset, a
-refused connection, a per-try timeout: once each) and in `cluster.canary_then_stable.upstream_rq_retry`.
+read deltas. A failure that stable made good shows only in the canary host's `rq_error` (an answer 4xx or 5xx, a reset,
+a refused connection, a per-try timeout: once each) and in `cluster.canary_then_stable.upstream_rq_retry`.
 Source: facts.md (Envoy). Must never import bentoml, torch or sqlalchemy.
 """
 
@@ -13,16 +13,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from services.home import LOOPBACK, Home
+from services.traffic.clusters import CANARY, CANARY_THEN_STABLE
 from services.traffic.errors import TrafficError
 from services.traffic.routes import CANARY_KEY, STABLE_KEY, TOTAL_WEIGHT
 from services.traffic.state_files import Json
 
+_REFUSED_BY_BOTH = rf"^cluster\.{CANARY_THEN_STABLE}\.upstream_rq_4xx$"
 _SUBSTITUTION = re.compile(r"\\1:(.*)\Z")
 
 
 @dataclass(frozen=True)
 class Host:
-    """One endpoint of a cluster: its state, and totals since Envoy first saw it (rq_active: now)."""
+    """One endpoint of a cluster: its state, and totals since Envoy first saw it (rq_active: now).
+
+    `rq_excused`, of the canary only: requests assigned to it that were answered 4xx in the end, since Envoy started. It
+    refused them and stable did, too: in its `rq_error`, but the caller's mistakes.
+    """
 
     address: str
     priority: int
@@ -34,6 +40,7 @@ class Host:
     rq_timeout: int
     rq_active: int
     cx_connect_fail: int
+    rq_excused: int = 0
 
     @property
     def rq_done(self) -> int:
@@ -71,10 +78,13 @@ class EnvoyAdmin:
     def endpoints(self) -> dict[str, tuple[Host, ...]]:
         """Cluster name → its hosts, by priority; an empty cluster is there with no hosts."""
         found: dict[str, tuple[Host, ...]] = {}
+        excused = self.counters(_REFUSED_BY_BOTH).values()
         for cluster in _sequence(self._json("/clusters?format=json").get("cluster_statuses")):
             status = _mapping(cluster)
-            hosts = [_host(_mapping(host)) for host in _sequence(status.get("host_statuses"))]
-            found[str(status["name"])] = tuple(sorted(hosts, key=lambda host: (host.priority, host.address)))
+            name = str(status["name"])
+            total = sum(excused) if name == CANARY else 0
+            hosts = [_host(_mapping(host), total) for host in _sequence(status.get("host_statuses"))]
+            found[name] = tuple(sorted(hosts, key=lambda host: (host.priority, host.address)))
         return found
 
     def route_salt(self) -> str | None:
@@ -150,7 +160,7 @@ class EnvoyAdmin:
             connection.close()
 
 
-def _host(status: Mapping[str, Json]) -> Host:
+def _host(status: Mapping[str, Json], excused: int) -> Host:
     socket = _mapping(_mapping(status.get("address")).get("socket_address"))
     health = _mapping(status.get("health_status"))
     ejected = bool(health.get("failed_outlier_check", False))
@@ -172,6 +182,7 @@ def _host(status: Mapping[str, Json]) -> Host:
         rq_timeout=_count(stats.get("rq_timeout")),
         rq_active=_count(stats.get("rq_active")),
         cx_connect_fail=_count(stats.get("cx_connect_fail")),
+        rq_excused=excused,
     )
 
 

@@ -56,7 +56,14 @@ def address(port: int) -> dict[str, Json]:
 def all_clusters(folder: Path, rtds_port: int, settings: EnvoySettings) -> list[Json]:
     """Every cluster of the bootstrap; `folder` holds the endpoint files."""
     watched = {**_health(settings), **_ejection(settings)}
-    rescue = _retries({"retry_on": "5xx,reset,connect-failure", **_other_priority()})
+    rescue = _retries(
+        {
+            "retry_on": "5xx,reset,connect-failure,retriable-status-codes",
+            # A 4xx of the canary is the caller's mistake only if stable says so, too.
+            "retriable_status_codes": list(range(400, 500)),
+            **_other_priority(),
+        }
+    )
     again = _retries({"retry_on": "reset,connect-failure", **_other_priority()})
     return [
         {**_release(folder, STABLE, STABLE, again), **watched},

@@ -168,26 +168,29 @@ def test_latency_and_sample_ratio_by_first_request(rollout: Rollout) -> None:
     assert blocks[SAMPLE_RATIO] == AssignmentBlock(0, 1, 25.0)
 
 
-def test_refusals_of_one_arm_show_in_the_sample_ratio(rollout: Rollout) -> None:
-    """Units that got no answer (4xx, 5xx, gone away) are none of their arm: a canary that refuses what stable takes
-    ends as a wrong share, which holds, and not as fewer but better decisions."""
+def test_the_sample_ratio_counts_assigned_units(rollout: Rollout) -> None:
+    """Whatever came of their requests: what the canary refuses or fails is asked of stable, so no unit is lost."""
     rollout.put(shipped=1030.0, watermark=1030.0)
+    answers = [("canary", 200), ("canary", 400), ("canary", 0), ("stable", 200), ("stable", 503)]
     found = [
         RequestRow(f"q{n}", f"u{n}", variant, 1010.0, status, 5.0, 1, "")
-        for n, (variant, status) in enumerate(
-            [
-                ("canary", 200),
-                ("canary", 400),
-                ("canary", 400),
-                ("canary", 0),
-                ("stable", 200),
-                ("stable", 503),
-            ]
-        )
+        for n, (variant, status) in enumerate(answers)
     ]
     with rollout.db.write() as connection:
         store.upsert_requests(connection, found)
-    assert rollout.poll(1030.0).blocks[SAMPLE_RATIO] == AssignmentBlock(1, 1, 25.0)
+    assert rollout.poll(1030.0).blocks[SAMPLE_RATIO] == AssignmentBlock(3, 2, 25.0)
+
+
+def test_what_stable_refuses_too_is_no_failure_of_the_canary(rollout: Rollout) -> None:
+    """Of 9 errors 5 were refused by stable as well: 4 count. What earlier canaries were excused says nothing of this
+    one, and after a restart of the proxy both counters count from 0."""
+    rollout.put(shipped=1030.0, watermark=1030.0)
+    rollout.proxy.set_host("canary", 0, 0, rq_excused=40)
+    assert rollout.poll(1020.0).blocks["canary_errors"] == CountBlock(0, 0)
+    rollout.proxy.set_host("canary", 100, 9, rq_excused=45)
+    assert rollout.poll(1021.0).blocks["canary_errors"] == CountBlock(4, 100)
+    rollout.proxy.set_host("canary", 10, 3, rq_excused=2)
+    assert rollout.poll(1022.0).blocks["canary_errors"] == CountBlock(1, 10)
 
 
 def test_failures_are_what_the_canary_did(rollout: Rollout) -> None:

@@ -35,6 +35,26 @@ def test_no_user_request_fails(plane: Any, illness: str) -> None:
     assert {answer.headers["x-trimtab-assigned"] for answer in rescued} == {"canary"}
 
 
+def test_what_the_canary_refuses_is_asked_of_stable(plane: Any) -> None:
+    """A 4xx of the canary alone is a failure of it and no user's; one that stable gives as well is the user's answer
+    and excused; neither ejects the canary."""
+    plane.canary("b")
+    plane.grant(50.0)
+    plane.upstreams["b"].mode("refuse")
+    alone = plane.load(100, 1.0, prefix="alone")
+    assert [answer.status for answer in alone] == [200] * 100
+    (host,) = plane.admin.endpoints()["canary"]
+    refused = host.rq_error
+    assert 25 < refused < 75
+    excused = host.rq_excused
+    plane.upstreams["a"].mode("refuse")
+    both = plane.load(100, 1.0, prefix="both")
+    assert [answer.status for answer in both] == [400] * 100
+    (host,) = plane.admin.endpoints()["canary"]
+    assert host.rq_error - refused == host.rq_excused - excused > 25
+    assert host.healthy
+
+
 def test_a_killed_canary_without_traffic_is_seen(plane: Any, wait: Callable[..., Any]) -> None:
     """At weight 0 a dead canary is unhealthy within 5 s (no_traffic_interval is not the default's 60 s)."""
     plane.canary("b")

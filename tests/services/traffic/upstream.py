@@ -1,7 +1,7 @@
 """A real small HTTP server standing in for a release: `upstream.py NAME PORT`.
 
 POST /decide answers {"name", "headers", "bytes"}; GET /readyz 200; GET /seen the headers of every decision received;
-POST /mode/ok|error|hang|slow says how /decide behaves (health stays fine).
+POST /mode/ok|error|refuse|hang|slow says how /decide behaves (health stays fine).
 """
 
 import asyncio
@@ -47,6 +47,8 @@ async def answer(name: str, path: str, headers: dict[str, str], body: bytes) -> 
         await asyncio.sleep(60)
     if mode == "slow":
         await asyncio.sleep(1.5)
+    if mode == "refuse":
+        return 400, {"name": name, "error": "refused"}
     if mode == "error":
         return 500, {"name": name, "error": "broken"}
     return 200, {"name": name, "headers": headers, "bytes": len(body)}
