@@ -1,10 +1,10 @@
 """Canary failures and canary health, from the proxy's own host counters: what no release can keep quiet
 about.
 
-A failure that stable made good does not show to the user; it shows in the host's `rq_error`, as does a refusal (4xx) of what
-stable took. What both refused is the caller's mistake (`rq_excused`) and no failure. Counters are totals that may
+A failure that stable made good does not show to the user; it shows in the host's `rq_error`, as does a refusal (4xx) of
+what stable took. What both refused is the caller's mistake (`rq_excused`) and no failure. Counters are totals that may
 restart from 0 (the proxy was restarted): then the new value is the difference.
-Source: facts.md (Envoy), infra/decisions/0009. Must never import: sqlalchemy, flows.
+Source: facts.md (Envoy), infra/decisions/0017. Must never import: sqlalchemy, flows.
 """
 
 from collections.abc import Iterable, Mapping
