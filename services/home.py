@@ -89,7 +89,7 @@ class Home:
 
     @property
     def decision_logs(self) -> Path:
-        """One folder per release, `<release_id>/decisions-<pid>.jsonl`."""
+        """One folder per release, `<release_id>/decisions-<pid>-<number>.jsonl`."""
         return self.root / "logs" / "decisions"
 
     @property

@@ -2,8 +2,9 @@
 
 200 decided · 400 breaks the contract (field, value, bound) · 405 · 408 body too slow · 413 body over 1 MiB ·
 500 the model failed or answered with what is not finite · 503 not ready, or the decision log cannot be
-written. No traceback and no Python text reaches the caller. Raw ASGI, because BentoML's endpoint machinery
-costs several times the model (measured: see the README of this folder). Must never import bentoml.
+written and another release can still answer. No traceback and no Python text reaches the caller. Raw ASGI,
+because BentoML's endpoint machinery costs several times the model (measured: see the README of this folder).
+Must never import bentoml.
 """
 
 import asyncio
@@ -60,6 +61,10 @@ class DecideEndpoint:
         if self._decider is None:
             return {}
         return self._decider.show_switches()
+
+    def log_status(self) -> dict[str, object]:
+        """What the decision log has written and missed since this process began."""
+        return {} if self._decider is None else self._decider.log_status()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""

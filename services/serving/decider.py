@@ -1,8 +1,8 @@
 """Decides the rows of one request: check, score, choose, log, and only then answer.
 
-The order is the promise: what was answered is in the decision log, and what could not be logged is not
-answered. Clock, timer and ids are arguments. Must never import bentoml or torch; the HTTP edge is
-decide_endpoint.py.
+The order is the promise: what was answered is in the decision log. What could not be logged is not answered where
+another release still can (the canary's first try); stable answers it with `logged: false`, and counts it.
+Clock, timer and ids are arguments. Must never import bentoml or torch; the HTTP edge is decide_endpoint.py.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from policies.operating.operating_point import OperatingPoint
 from services.data.contract import DataContract, load_contract
-from services.serving.decision_log import DecisionLog, DecisionRecord, Gated
+from services.serving.decision_log import DecisionLog, DecisionLogError, DecisionRecord, Gated
 from services.serving.explanation import Explainer, Explanation
 from services.serving.fault import Fault, InjectedFault
 from services.serving.release import Release
@@ -107,7 +107,7 @@ class Decider:
 
         A shadow's answer has no reader, so it is not explained. `took_ms` of the log is without the explaining.
 
-        Raises: RowRefused, ScorerError, DecisionLogError, InjectedFault.
+        Raises: RowRefused, ScorerError, InjectedFault, and DecisionLogError where `mark` says that it may.
         """
         started_ms = self.stamps.timer_ms()
         columns = self._check.columns(rows)
@@ -130,11 +130,29 @@ class Decider:
             for explanation in self._explainer.explain(rows, columns, decisions):
                 explanations.append(explanation)
                 await asyncio.sleep(0)  # whoever asks for no explanation waits for one row's at most
-        self._log.append(records)
+        is_logged = self._write(mark, records)
         answers = self._answers(records, decisions)
+        if not is_logged:
+            for answer in answers:
+                answer["logged"] = False
         for answer, explanation in zip(answers, explanations, strict=False):
             answer["explanation"] = explanation.to_json()
         return answers
+
+    def log_status(self) -> dict[str, object]:
+        """What the decision log has written and missed; services/serving/decision_log.py."""
+        return self._log.status()
+
+    def _write(self, mark: RequestMark, records: Sequence[DecisionRecord]) -> bool:
+        """Whether the records are logged. Raises DecisionLogError where the request can go to another release."""
+        try:
+            self._log.append(records)
+        except DecisionLogError as error:
+            if mark.can_be_refused:
+                raise
+            self._log.count_missed(error.missing, at=records[0].at)
+            return False
+        return True
 
     async def _misbehave(self, fault: Fault) -> None:
         if fault.kind == "error":

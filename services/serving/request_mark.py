@@ -24,6 +24,12 @@ class RequestMark:
     assigned: str
     is_shadow: bool
 
+    @property
+    def can_be_refused(self) -> bool:
+        """Whether everybody is served though this release gives no answer: it has no reader, or it is the canary's
+        first try, which the proxy repeats on stable (services/traffic/clusters.py)."""
+        return self.is_shadow or (self.assigned == "canary" and self.attempt == 1)
+
 
 def read_mark(headers: Iterable[tuple[bytes, bytes]], *, new_id: Callable[[], str]) -> RequestMark:
     """The marks of one request; `headers` have lower-case names (ASGI). A missing request id is made up.

@@ -59,9 +59,18 @@ async def show_switches(_request: Request) -> JSONResponse:
     return JSONResponse(decide_endpoint.switches(), 200 if decide_endpoint.is_ready else 503)
 
 
+async def show_log(_request: Request) -> JSONResponse:
+    """What the decision log has written and missed since this process began."""
+    return JSONResponse(decide_endpoint.log_status(), 200 if decide_endpoint.is_ready else 503)
+
+
 decide_endpoint = DecideEndpoint()
 decide_application = Starlette(
-    routes=[Route("/decide", endpoint=decide_endpoint), Route("/switches", endpoint=show_switches)]
+    routes=[
+        Route("/decide", endpoint=decide_endpoint),
+        Route("/switches", endpoint=show_switches),
+        Route("/decision_log", endpoint=show_log),
+    ]
 )
 
 
@@ -80,9 +89,11 @@ class DecisionService:
     def __init__(self) -> None:
         settings = read_settings(os.environ)
         release = read_release(RELEASE_FOLDER)
+        log = DecisionLog(settings.decision_logs, release.id, pid=os.getpid())
+        log.keep_synced()
         decider = Decider(
             release,
-            log=DecisionLog(settings.decision_logs, release.id, pid=os.getpid()),
+            log=log,
             stamps=Stamps(
                 clock=time.time,
                 timer_ms=lambda: time.perf_counter() * 1000,

@@ -65,6 +65,11 @@ class LogGap:
     until: float
     decisions: int
 
+    @property
+    def at(self) -> float:
+        """Its place in the log, epoch s."""
+        return self.until
+
 
 @dataclass(frozen=True)
 class Checkpoint:

@@ -15,7 +15,7 @@ from pathlib import Path
 from services.store.decisions import Checkpoint
 
 CHUNK_BYTES = 4 * 1024 * 1024
-_HEAD_BYTES = 64
+_HEAD_BYTES = 256
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,14 @@ class LogFiles:
         self._pattern = pattern
         self._positions = {checkpoint.file_id: checkpoint for checkpoint in checkpoints}
         self._recognised: set[str] = set()
+        self._listed: set[str] = set()
 
     def read(self) -> tuple[Chunk, ...]:
         """What is new in each file, at most `chunk_bytes` of it; files without news are left out."""
-        found = (self._read(path) for path in sorted(self._folder.glob(self._pattern)))
+        self._listed.clear()
+        found = tuple(self._read(path) for path in sorted(self._folder.glob(self._pattern)))
+        # A file that is gone may leave its inode to another one, which has to be looked at, whatever its size.
+        self._recognised &= self._listed
         return tuple(chunk for chunk in found if chunk is not None)
 
     def advance(self, chunks: Iterable[Chunk]) -> None:
@@ -62,6 +66,7 @@ class LogFiles:
         except FileNotFoundError:  # rotated between the listing and now: seen under its new name next time
             return None
         file_id = f"{status.st_dev}:{status.st_ino}"
+        self._listed.add(file_id)
         held = self._positions.get(file_id)
         if held is not None and held.position == status.st_size and file_id in self._recognised:
             return None

@@ -9,7 +9,7 @@ from math import isfinite
 
 import orjson
 
-from services.store.decisions import DecisionRow, RequestRow
+from services.store.decisions import DecisionRow, LogGap, RequestRow
 
 VARIANTS = ("stable", "canary", "none")
 
@@ -18,11 +18,23 @@ class BadLine(ValueError):
     """The line is no record; it is counted and skipped."""
 
 
-def decision_row(line: bytes) -> DecisionRow:
-    """A decision from its log line. Raises BadLine."""
+def decision_or_gap(line: bytes) -> DecisionRow | LogGap:
+    """A line of the decision log: a decision, or how many could not be logged before it. Raises BadLine."""
     record = _object(line)
     if record.get("v") != 1:
         raise BadLine(f"'v' must be 1: {record.get('v')!r}")
+    if "gap_id" not in record:
+        return _decision(record)
+    return LogGap(
+        gap_id=_text(record, "gap_id"),
+        release=_text(record, "release"),
+        since=_number(record, "since"),
+        until=_number(record, "until"),
+        decisions=int(_number(record, "decisions")),
+    )
+
+
+def _decision(record: dict[str, object]) -> DecisionRow:
     assigned = _text(record, "assigned")
     if assigned not in VARIANTS:
         raise BadLine(f"'assigned' must be one of {', '.join(VARIANTS)}: {assigned!r}")

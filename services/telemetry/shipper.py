@@ -22,12 +22,12 @@ from services.store import decisions as store
 from services.store.database import Database, StoreError
 from services.telemetry.events import log_event
 from services.telemetry.log_files import CHUNK_BYTES, Chunk, LogFiles
-from services.telemetry.records import BadLine, decision_row, request_row
+from services.telemetry.records import BadLine, decision_or_gap, request_row
 
 LOGGER = logging.getLogger(__name__)
 WRITE_SLACK_S = 1.0
 
-Row = TypeVar("Row", store.DecisionRow, store.RequestRow)
+Row = TypeVar("Row", store.DecisionRow | store.LogGap, store.RequestRow)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,9 @@ class Shipper:
         started = self._clock()
         decision_chunks = self._decisions.read()
         request_chunks = self._requests.read()
-        decision_rows, bad_decisions, reached_decisions = _parse(decision_chunks, decision_row)
+        entries, bad_decisions, reached_decisions = _parse(decision_chunks, decision_or_gap)
+        decision_rows = [entry for entry in entries if isinstance(entry, store.DecisionRow)]
+        gaps = [entry for entry in entries if isinstance(entry, store.LogGap)]
         request_rows, bad_requests, reached_requests = _parse(request_chunks, request_row)
         is_behind = any(chunk.is_behind for chunk in (*decision_chunks, *request_chunks))
         reached = min(started, reached_decisions, reached_requests)
@@ -80,6 +82,7 @@ class Shipper:
         with self._db.write() as connection:
             written = store.upsert_decisions(connection, decision_rows)
             written += store.upsert_requests(connection, request_rows)
+            store.upsert_gaps(connection, gaps)
             checkpoints = [chunk.checkpoint for chunk in (*decision_chunks, *request_chunks)]
             store.save_checkpoints(connection, checkpoints, at=started)
             if isfinite(through):
@@ -94,6 +97,9 @@ class Shipper:
             late=late,
             shipped_through=max(marks, default=None),
         )
+        if gaps:
+            unlogged = sum(gap.decisions for gap in gaps)
+            log_event(LOGGER, "decisions_never_logged", level=logging.WARNING, count=unlogged)
         if report.late:
             log_event(LOGGER, "late_decisions", level=logging.WARNING, count=report.late)
         return report

@@ -1,9 +1,7 @@
 """POST /decide without a network: statuses, the field named in every refusal, the log before the answer."""
 
 import asyncio
-import errno
 import json
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -265,13 +263,33 @@ def test_a_body_over_the_limit_is_413_however_it_is_framed(endpoint: DecideEndpo
     assert post(endpoint, b"", chunks=[fits[:500_000], fits[500_000:]]).status == 400
 
 
-def test_a_log_that_cannot_be_written_is_503(
-    endpoint: DecideEndpoint, rows: list[Row], decision_log: DecisionLog
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"x-unit-id": "u", "x-trimtab-assigned": "canary"}, 503),
+        ({"x-trimtab-shadow": "1"}, 503),
+        ({"x-unit-id": "u", "x-trimtab-assigned": "canary", "x-envoy-attempt-count": "2"}, 200),
+        ({"x-unit-id": "u", "x-trimtab-assigned": "stable"}, 200),
+        ({}, 200),
+    ],
+)
+def test_what_cannot_be_logged_is_left_to_stable_which_answers_and_counts(
+    endpoint: DecideEndpoint,
+    rows: list[Row],
+    decision_log: DecisionLog,
+    headers: dict[str, str],
+    status: int,
 ) -> None:
-    """A decision that could not be recorded is not answered."""
+    """The canary's first try and a shadow are refused, for the proxy has another answer; every other request is
+    answered with `logged: false` and counted."""
     decision_log.close()
-    answer = post(endpoint, rows[0])
-    assert (answer.status, answer.json["error"]) == (503, "the decision could not be recorded")
+    answer = post(endpoint, {"rows": rows[:3]}, headers=headers)
+    assert answer.status == status
+    if status == 503:
+        assert answer.json["error"] == "the decision could not be recorded"
+    else:
+        assert [one["logged"] for one in answer.json["decisions"]] == [False] * 3
+    assert endpoint.log_status()["missed"] == (0 if status == 503 else 3)
     assert decision_log.path.read_bytes() == b""
 
 
@@ -313,31 +331,3 @@ def test_a_mark_that_the_traffic_cannot_have_made_is_refused(
     """A header out of its range is 400 with its name; it is never taken for evidence."""
     answer = post(endpoint, rows[0], headers={header: value})
     assert (answer.status, answer.json["field"]) == (400, header)
-
-
-def test_a_torn_line_never_spoils_the_next_record(
-    tmp_path: Any, rows: list[Row], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After a write that stopped half-way, the half line is ended and the next record is whole."""
-    from services.serving.decision_log import DecisionLogError, DecisionRecord
-
-    log = DecisionLog(tmp_path, "r-1", pid=1)
-    record = DecisionRecord("d", "q", 1, 1.0, None, "none", False, "r-1", "call", 0.5, [0.0], [1.0], {}, 1.0)
-    real_write, calls = os.write, iter((True, False))
-
-    def half_then_full_disk(descriptor: int, content: Any) -> int:
-        if next(calls):
-            return real_write(descriptor, content[:10])
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "write", half_then_full_disk)
-        with pytest.raises(DecisionLogError, match="No space left"):
-            log.append([record])
-    log.append([record])
-    lines = log.path.read_bytes().splitlines()
-    assert len(lines) == 2
-    assert json.loads(lines[1])["decision_id"] == "d"
-    reopened = DecisionLog(tmp_path, "r-1", pid=1)
-    reopened.append([record])
-    assert len(log.path.read_bytes().splitlines()) == 3

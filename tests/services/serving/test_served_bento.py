@@ -211,7 +211,7 @@ def test_the_served_bento_decides_logs_and_refuses(served: Served, rows: list[di
     assert (status, len(batch["decisions"])) == (200, 20)
     assert served.post({**rows[0], "day": 40})[1]["field"] == "day"
     (log,) = (served.home.decision_logs / served.release.id).iterdir()
-    assert log.name == f"decisions-{served.process.pid}.jsonl"
+    assert log.name == f"decisions-{served.process.pid}-0001.jsonl"
     assert log.stat().st_mode & 0o777 == 0o600
     ids = [json.loads(line)["decision_id"] for line in log.read_text().splitlines()]
     assert ids == [answer["decision_id"], *(d["decision_id"] for d in batch["decisions"])]

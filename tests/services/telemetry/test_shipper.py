@@ -18,7 +18,7 @@ from services.store import decisions as store
 from services.store import tables
 from services.store.database import Database, StoreError
 from services.telemetry.events import log_event
-from services.telemetry.records import BadLine, decision_row, request_row
+from services.telemetry.records import BadLine, decision_or_gap, request_row
 from services.telemetry.shipper import Shipper, ShipReport, run_shipper
 
 
@@ -283,11 +283,11 @@ def test_access_log_lines(logs: Logs) -> None:
 def test_bad_fields_are_named(changes: dict[str, Any], message: str) -> None:
     """A record with a wrong field is refused with the field's name."""
     with pytest.raises(BadLine, match=message):
-        decision_row(json.dumps(record(1, **changes)).encode())
+        decision_or_gap(json.dumps(record(1, **changes)).encode())
     with pytest.raises(BadLine, match="offset from UTC"):
         request_row(b'{"request_id": "q", "at": "2026-11-22T06:30:00", "status": 200, "duration_ms": 1}')
     with pytest.raises(BadLine, match="not JSON"):
-        decision_row(b'{"v": 1, "at": NaN}')
+        decision_or_gap(b'{"v": 1, "at": NaN}')
 
 
 def test_five_hundred_records_a_second_cost_little(logs: Logs) -> None:
