@@ -18,8 +18,10 @@ from flows.wiring import (
     require_free_ports,
     supervisor_specs,
 )
+from services.control.switch import restore
 from services.home import LOOPBACK, Home
 from services.rollout.effects import World
+from services.rollout.policy_set import POLICIES
 from services.serving.build import build_bento
 from services.serving.release import Release, find_release
 from services.serving.release_command import launch_command
@@ -53,7 +55,9 @@ def bring_up(home: Home, say: Say) -> bool:
         return False
     require_free_ports(home.ports)
     make_home(home)
-    open_store(home).close()
+    db = open_store(home)
+    restore(db, home)
+    db.close()
     start_supervisor(home, supervisor_specs(home))
     say(f"supervisor, control service on {LOOPBACK}:{home.ports.control}")
     wait_ready(home, "control", CONTROL_READY_S)
@@ -112,6 +116,7 @@ def make_world(home: Home, db: Database, *, fault: str | None = None) -> World:
         command=command,
         clock=time.time,
         sleep=time.sleep,
+        policies=POLICIES,
     )
 
 

@@ -4,7 +4,8 @@ Rule 1: `step` and `order` are pure; an illegal transition raises `IllegalTransi
 Rule 2: only one stage is ever passed at a time; no verdict and no order skips a stage.
 Rule 3: hold pauses advancing (and the bake clock), never a rollback on evidence. Kill freezes at weight 0;
         only abort, or a person's resume, leaves frozen. Where there is no weight left to cut (full,
-        probation), kill swaps the old release back in and ends the rollout.
+        probation), kill swaps the old release back in and ends the rollout. A promotion is final once the old
+        release has left stable; until then kill and abort call it back.
 Rule 4: steps are idempotent effects, in order; each is read back before the next, and the whole list is in
         the ledger as an intent before the first one.
 Source: design.md sections 6 and 7; the form is h11's. Must never import: anything that acts.
@@ -255,6 +256,19 @@ def order(policy: RolloutPolicy, state: RolloutState, verb: str, now: float) -> 
     if event is Event.RESUME:
         return _resume(policy, state, now)
     return _kill(policy, state, now)
+
+
+def call_back(state: RolloutState, pending: tuple[Step, ...], verb: str, now: float) -> Moved:
+    """Apply kill or abort to a promotion whose old release still stands behind the new one (its drop is pending).
+
+    Raises IllegalTransition for any other order, and when there is nothing left to call back.
+    """
+    is_open = state.phase is Phase.PROMOTED and any(one.action is Action.DROP_OLD for one in pending)
+    if verb not in (Event.ABORT, Event.KILL) or not is_open:
+        raise IllegalTransition(f"'{verb}' comes too late: the rollout has ended, {state.phase.value}")
+    steps = _steps(_UNDO_PROMOTION, None)
+    revoked = (Step(Action.REVOKE_GRANT),) if verb == Event.KILL else ()
+    return replace(state, phase=Phase.ROLLED_BACK, entered_at=now), (*revoked, *steps)
 
 
 def _resume(policy: RolloutPolicy, state: RolloutState, now: float) -> Moved:

@@ -4,7 +4,7 @@ Rule 1: what is decided is pure (policies); this file only asks, records, and ca
 Rule 2: state, gates, evidence cursors and the poll's evidence itself are saved in one transaction, so each poll's
 evidence counts exactly once, and what was judged can be judged again (policies/gates/history.py).
 Rule 3: the steps of a transition are saved before the first is done (the intent) and struck off one by one, each read
-back; a conductor killed at any instant is resumed from there by `Conductor.resume`.
+back; a conductor killed at any instant is resumed from there by `Conductor.resume` (left_undone.py).
 Rule 4: while the canary has weight, every poll renews the grant; a conductor that dies or hangs loses it.
 Source: design.md sections 6 to 8. Must never import Prefect (infra/decisions/0002).
 """
@@ -23,18 +23,27 @@ from policies.rollout.rollout import (
     Phase,
     RolloutState,
     Step,
+    call_back,
     order,
     step,
 )
 from policies.rollout.rollout_policy import Stage, load_rollout
 from policies.rollout.verdict import Decision, ReasonCode, Verdict
 from policies.utility.utility import load_utility
-from services.ledger.ledger import append
 from services.rollout.effects import GRANT_SHARE_OF_LEASE, EffectFailed, Effects, World
-from services.rollout.record_forms import read_state, state_json, step_json, verdict_of_order
+from services.rollout.journal import Journal
+from services.rollout.left_undone import missing_reports, unfinished_rollback
+from services.rollout.new_rollout import note_start
+from services.rollout.record_forms import (
+    judged_poll,
+    read_state,
+    step_json,
+    too_late,
+    verdict_of_order,
+)
 from services.rollout.stage import StageContext, conclude_stage
+from services.rollout.standing_orders import StopOrdered, let_orders_stop
 from services.store import orders as order_store
-from services.store import rollouts
 from services.store.grants import GrantRevoked
 from services.store.json_text import JsonObject
 from services.store.orders import Order
@@ -70,14 +79,13 @@ class Conductor:
         self._report = report
         self.policy = load_rollout(record.policy_text, f"{record.id}/rollout.yaml")
         self._utility = load_utility(record.utility_text, f"{record.id}/utility.yaml")
-        self.record = record
+        self._journal = Journal(world, record)
         self.state, self._pending = read_state(record.state)
         self._book = GateBook.from_json(self.policy, record.gates)
         self._effects = Effects(world, record, lease_s=self.policy.lease_s)
         self._releases = Disagreement(
             world.home.releases, champion=record.champion, candidate=record.candidate
         )
-        self._last_note: tuple[str, str] | None = None
         self._last_poll_at: float | None = None
         self._sudden: list[Verdict] = []
 
@@ -86,11 +94,28 @@ class Conductor:
         """Take up a rollout whose conductor died: its lease may have lapsed, so the stage's weight is set again and its
         bake starts again; the evidence gathered so far is kept, what happened in between is not evidence."""
         conductor = cls(world, record, watch=watch, report=report)
-        state, now = conductor.state, world.clock()
-        conductor._ledger("rollout_resumed", {"stage": state.stage, "phase": state.phase.value}, now)
-        if state.is_live and not state.frozen and not conductor._pending:
+        state, now, context = conductor.state, world.clock(), conductor._context()
+        note_start(world, record)
+        can_move = state.is_live and not state.frozen
+        rollback = unfinished_rollback(context, state.stage) if can_move else None
+        body: JsonObject = {"stage": state.stage, "phase": state.phase.value}
+        conductor._journal.enter("rollout_resumed", body, now)
+        for missing in missing_reports(context):
+            stage = conductor.policy.stage(missing.verdict.stage)
+            report(context, record, stage, missing.verdict, missing.since)
+        if rollback is not None:
+            conductor._pending = ()
+            conductor._save(
+                *step(conductor.policy, replace(state, held=False), rollback, now), record.cursors
+            )
+        elif can_move and not conductor._pending:
             conductor._bake_again(now)
         return conductor
+
+    @property
+    def record(self) -> RolloutRecord:
+        """The rollout as last saved."""
+        return self._journal.record
 
     def _bake_again(self, now: float) -> None:
         """Start the stage's clock anew; in a canary stage the weight is set and read back first."""
@@ -129,6 +154,7 @@ class Conductor:
     def _poll(self) -> Verdict:
         """One look: orders first, then evidence, then the verdict and what follows from it."""
         now = self._world.clock()
+        self._journal.mind_the_rules(now)
         ordered = self._take_orders(now)
         if ordered is not None:
             return ordered
@@ -148,29 +174,15 @@ class Conductor:
         verdict = self._book.judge(
             stage.name, at=now, entered_at=self.state.entered_at, extended=self.state.extended
         )
-        self._apply(stage, verdict, cursors, self._judged_poll(evidence, verdict))
+        self._apply(stage, verdict, cursors, judged_poll(self.state, evidence, verdict))
         return verdict
-
-    def _judged_poll(self, evidence: PollEvidence, verdict: Verdict) -> JudgedPoll:
-        """What this poll looked at and came to, for the record."""
-        state = self.state
-        return JudgedPoll(
-            at=verdict.at,
-            stage=state.stage,
-            entered_at=state.entered_at,
-            extended=state.extended,
-            held=state.held,
-            decision=verdict.decision.value,
-            reason=verdict.reason.value,
-            evidence=evidence.to_json(),
-        )
 
     def _mind_the_lease(self, now: float) -> None:
         """A poll so late that the grant may have lapsed: the weight was 0 for a while, so the stage starts again."""
         before, self._last_poll_at = self._last_poll_at, now
         is_canary = self.state.phase is Phase.CANARY and not self.state.frozen
         if is_canary and before is not None and now - before > GRANT_SHARE_OF_LEASE * self.policy.lease_s:
-            self._ledger("lease_lapsed", {"stage": self.state.stage, "silent_s": now - before}, now)
+            self._journal.enter("lease_lapsed", {"stage": self.state.stage, "silent_s": now - before}, now)
             self._bake_again(now)
             self.settle()
 
@@ -192,12 +204,14 @@ class Conductor:
         state, steps = step(self.policy, self.state, verdict, verdict.at)
         moved = state.phase is not self.state.phase or state.stage != self.state.stage
         if moved:
-            self._conclude(stage, verdict, lambda _: self._move(state, steps, cursors, poll=poll))
+            # The evidence first: no verdict stands on the ledger whose evidence is not on record.
+            self._save(self.state, self._pending, cursors, poll=poll)
+            self._conclude(stage, verdict, lambda _: self._move(state, steps, cursors))
         else:
             if verdict.decision is Decision.ADVANCE:
                 detail = f"holds: a person said hold; else it {verdict.detail}"
                 verdict = replace(verdict, decision=Decision.HOLD, reason=ReasonCode.HELD, detail=detail)
-            self._note(verdict)
+            self._journal.note(verdict)
             self._save(state, self._pending, cursors, poll=poll)
         weight = self.record.weight_pct
         self._watch(Progress(self.record.id, self.state, stage, weight, verdict, verdict.at))
@@ -206,7 +220,7 @@ class Conductor:
         """Killed: nothing is judged any more, only orders are waited for."""
         detail = "holds: killed, the canary has no weight; `trimtab abort` ends it"
         verdict = Verdict(stage.name, Decision.HOLD, ReasonCode.FROZEN, detail, (), now)
-        self._note(verdict)
+        self._journal.note(verdict)
         self._watch(Progress(self.record.id, self.state, stage, self.record.weight_pct, verdict, now))
         return verdict
 
@@ -219,12 +233,20 @@ class Conductor:
         return StageContext(world.home, world.db, record.service, record.candidate, record.id)
 
     def _conclude(self, stage: Stage, verdict: Verdict, act: Callable[[Verdict], None]) -> None:
-        since, record, context = self.state.entered_at, self.record, self._context()
+        since, record, context, world = self.state.entered_at, self.record, self._context(), self._world
+        said = f"{self._journal.where} ledger verdict"
+
+        def act_on(final: Verdict) -> None:
+            world.tell(f"after {said}")
+            act(final)
+
+        world.tell(f"before {said}")
         conclude_stage(
             context,
             verdict,
-            act=act,
+            act=act_on,
             report=lambda final: self._report(context, record, stage, final, since),
+            since=since,
         )
 
     def _move(
@@ -233,13 +255,11 @@ class Conductor:
         steps: tuple[Step, ...],
         cursors: JsonObject,
         *,
-        poll: JudgedPoll | None = None,
-        saved: Callable[[], object] = lambda: None,
+        taken_order: int | None = None,
     ) -> None:
         if state.is_live and state.stage != self.state.stage:
             self._book.enter_stage(state.stage)
-        self._save(state, steps, cursors, poll=poll)
-        saved()
+        self._save(state, steps, cursors, taken_order=taken_order)
         self.settle()
 
     def _take_orders(self, now: float) -> Verdict | None:
@@ -251,37 +271,43 @@ class Conductor:
         return None
 
     def _carry_out_order(self, given: Order, now: float) -> Verdict | None:
-        """An order is taken once it is saved, so that none is lost with its conductor; only `promote` is taken before:
-        repeated, it would pass two stages."""
-
-        def take() -> bool:
-            return order_store.take(self._world.db, given.id, at=now)
-
-        if given.verb == "promote" and not take():
-            return None
-        body: JsonObject = {"verb": given.verb, "by": given.by, "reason": given.reason}
+        """An order is taken in the transaction that saves what it leads to: it is carried out once, whoever dies."""
         try:
-            state, steps = order(self.policy, self.state, given.verb, now)
+            state, steps = self._ordered(given.verb, now)
         except IllegalTransition as error:
-            self._ledger("order_refused", {**body, "why": str(error)}, now)
-            take()
+            self._refuse(given, str(error), now)
             return None
-        self._ledger("order", body, now)
+        said_at = self._journal.enter_order("order", given, now)
         if state.phase is self.state.phase and state.stage == self.state.stage:
-            self._save(state, steps, self.record.cursors)
-            take()
+            self._save(state, steps, self.record.cursors, taken_order=given.id)
             self.settle()
             return None
         stage = self.policy.stage(self.state.stage)
-        verdict = verdict_of_order(given.verb, stage.name, f"{given.by}: {given.reason}", now)
-        self._conclude(stage, verdict, lambda _: self._move(state, steps, self.record.cursors, saved=take))
+        verdict = verdict_of_order(given.verb, stage.name, f"{given.by}: {given.reason}", said_at)
+        self._conclude(
+            stage,
+            verdict,
+            lambda _: self._move(state, steps, self.record.cursors, taken_order=given.id),
+        )
         return verdict
+
+    def _ordered(self, verb: str, now: float) -> tuple[RolloutState, tuple[Step, ...]]:
+        """Where an order leads; a promotion can be called back until the old release has left stable."""
+        if self.state.is_live:
+            return order(self.policy, self.state, verb, now)
+        slots = self._world.traffic.read_slots()
+        is_warm = slots is not None and self.record.champion in slots.stable
+        return call_back(self.state, self._pending if is_warm else (), verb, now)
+
+    def _refuse(self, given: Order, why: str, now: float) -> None:
+        self._journal.enter_order("order_refused", given, now, why=why)
+        order_store.take(self._world.db, given.id, at=now)
 
     def _freeze(self, why: str) -> Verdict:
         """The grant is revoked: that is the kill, whether or not the order for it has been seen yet."""
         now = self._world.clock()
         state, steps = order(self.policy, self.state, "kill", now)
-        self._ledger("frozen", {"why": why}, now)
+        self._journal.enter("frozen", {"why": why}, now)
         self._save(state, steps, self.record.cursors)
         self.settle()
         return Verdict(
@@ -299,10 +325,15 @@ class Conductor:
             return
         try:
             self._carry_out_pending()
+        except StopOrdered as stop:
+            verdict = self._carry_out_order(stop.given, self._world.clock())
+            if verdict is not None:
+                self._sudden.append(verdict)
+            self.settle()
         except GrantRevoked as error:
             self._freeze(str(error))
         except EffectFailed as error:
-            self._ledger("effect_failed", {"why": str(error)}, self._world.clock())
+            self._journal.enter("effect_failed", {"why": str(error)}, self._world.clock())
             if not self.state.is_live or self.state.frozen:
                 raise  # nothing safer is left; the steps stay on record for whoever takes the rollout up
             self._roll_back(str(error))
@@ -310,20 +341,24 @@ class Conductor:
     def _carry_out_pending(self) -> None:
         if self._pending:
             steps = [step_json(step) for step in self._pending]
-            self._ledger("intent", {"steps": steps}, self._world.clock())
+            self._journal.enter("intent", {"steps": steps}, self._world.clock())
         while self._pending:
             following = self._pending[0]
+            let_orders_stop(self._world.db, self.record.id, following)
             seen = self._effects.carry_out(following)
-            self._ledger("effect", {"action": following.action.value, "read_back": seen}, self._world.clock())
+            body: JsonObject = {"action": following.action.value, "read_back": seen}
+            self._journal.enter("effect", body, self._world.clock())
             if following.action is Action.SET_WEIGHT:
-                self.record = replace(self.record, weight_pct=following.weight_pct or 0.0)
+                self._journal.weigh(following.weight_pct or 0.0)
             self._save(self.state, self._pending[1:], self.record.cursors)
         settled_at = self._world.clock()
         if self.state.is_live:
             self._save(replace(self.state, entered_at=settled_at), (), self.record.cursors)
         else:
-            self._ledger("rollout_ended", {"phase": self.state.phase.value}, settled_at)
+            self._journal.enter_end(self.state.phase.value, settled_at)
             self._save(self.state, (), self.record.cursors, ended_at=settled_at)
+            for given in order_store.open_orders(self._world.db, self.record.id):
+                self._refuse(given, too_late(self.record, self.state.phase), settled_at)
 
     def _roll_back(self, why: str) -> None:
         now, stage = self._world.clock(), self.policy.stage(self.state.stage)
@@ -340,16 +375,6 @@ class Conductor:
         self._sudden.append(verdict)
         self._conclude(stage, verdict, lambda _: self._move(state, steps, self.record.cursors))
 
-    def _note(self, verdict: Verdict) -> None:
-        """A hold is put on the ledger when its reason changes, not at every poll."""
-        note = (verdict.stage, verdict.reason.value)
-        if note != self._last_note:
-            self._last_note = note
-            self._ledger("verdict", {"verdict": verdict.to_json()}, verdict.at)
-
-    def _ledger(self, kind: str, body: JsonObject, at: float) -> None:
-        append(self._world.db, kind, body, service=self.record.service, rollout_id=self.record.id, at=at)
-
     def _save(
         self,
         state: RolloutState,
@@ -358,13 +383,9 @@ class Conductor:
         *,
         ended_at: float | None = None,
         poll: JudgedPoll | None = None,
+        taken_order: int | None = None,
     ) -> None:
-        fresh = replace(
-            self.record,
-            state=state_json(state, pending),
-            gates=self._book.to_json(),
-            cursors=cursors,
-            ended_at=ended_at,
+        self._journal.save(
+            state, pending, self._book, cursors, ended_at=ended_at, poll=poll, taken_order=taken_order
         )
-        self.record = rollouts.save(self._world.db, fresh, at=self._world.clock(), poll=poll)
         self.state, self._pending = state, pending

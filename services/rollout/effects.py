@@ -7,11 +7,14 @@ Source: design.md section 7 (promotion repoints, never rebuilds). Must never imp
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from policies.rollout.rollout import Action, Step
 from services.home import Home
+from services.rollout.record_forms import place_of_step
 from services.serving.release_command import ReleaseCommand
 from services.store.database import Database
 from services.store.grants import GrantRevoked, read_grant, revoke_grant, write_grant
@@ -20,7 +23,13 @@ from services.store.rollouts import RolloutRecord
 from services.traffic.admin import EnvoyAdmin
 from services.traffic.errors import TrafficError
 from services.traffic.slots import Slots
-from services.traffic.supervision import drop_release, running, wait_ready, want_release
+from services.traffic.supervision import (
+    drop_release,
+    port_if_running,
+    running,
+    wait_ready,
+    want_release,
+)
 from services.traffic.traffic import Traffic
 
 GRANT_SHARE_OF_LEASE = 0.5  # the other half is the proxy's own time-to-live
@@ -36,7 +45,11 @@ class EffectFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class World:
-    """What the effects act on."""
+    """What the effects act on. policies: the service's policy folder, watched for edits; None: nobody watches.
+
+    tell: hears of each durable change and each effect, before and after. Only a rehearsal listens, to kill the
+    conductor at one of these moments (tests/chaos/controller_kills.py).
+    """
 
     home: Home
     db: Database
@@ -45,6 +58,15 @@ class World:
     command: Callable[[str, int], ReleaseCommand]
     clock: Callable[[], float]
     sleep: Callable[[float], None]
+    policies: Path | None = None
+    tell: Callable[[str], None] = lambda moment: None
+
+    @contextmanager
+    def moment(self, what: str) -> Iterator[None]:
+        """Tell of the block, before and after it."""
+        self.tell(f"before {what}")
+        yield
+        self.tell(f"after {what}")
 
 
 class Effects:
@@ -54,6 +76,7 @@ class Effects:
         self._world = world
         self._record = record
         self._lease_s = lease_s
+        self._place = "poll"
         self._by_action: dict[Action, Callable[[Step], dict[str, object]]] = {
             Action.START_CANDIDATE: self._start_candidate,
             Action.AWAIT_READY: self._start_candidate,
@@ -72,23 +95,28 @@ class Effects:
 
     def carry_out(self, step: Step) -> dict[str, object]:
         """Do it, read it back, return what was read. Raises EffectFailed."""
+        self._place = place_of_step(step)
         try:
-            return self._by_action[step.action](step)
+            with self._world.moment(self._place):
+                return self._by_action[step.action](step)
         except TrafficError as error:
             raise EffectFailed(f"{step.action.value}: {error}") from error
+        finally:
+            self._place = "poll"
 
     def grant(self, weight_pct: float) -> None:
         """Write or renew the grant; it lapses by itself when nobody renews it. A revoked one stays at 0."""
         now = self._world.clock()
         try:
-            write_grant(
-                self._world.db,
-                service=self._record.service,
-                rollout_id=self._record.id,
-                weight_pct=weight_pct,
-                valid_until=now + self._lease_s * GRANT_SHARE_OF_LEASE,
-                at=now,
-            )
+            with self._world.moment(f"{self._place} grant"):
+                write_grant(
+                    self._world.db,
+                    service=self._record.service,
+                    rollout_id=self._record.id,
+                    weight_pct=weight_pct,
+                    valid_until=now + self._lease_s * GRANT_SHARE_OF_LEASE,
+                    at=now,
+                )
         except GrantRevoked:
             if weight_pct != 0:
                 raise
@@ -101,7 +129,10 @@ class Effects:
 
     def _start_candidate(self, step: Step) -> dict[str, object]:
         world, candidate = self._world, self._record.candidate
-        port = want_release(world.home, candidate, lambda port: world.command(candidate, port))
+        port = port_if_running(world.home, candidate)
+        if port is None:  # one that runs is left alone: from another checkout its command would be another
+            with world.moment(f"{self._place} want"):
+                port = want_release(world.home, candidate, lambda port: world.command(candidate, port))
         wait_ready(world.home, candidate, timeout_s=READY_TIMEOUT_S)
         return {"release": candidate, "port": port, "ready": True}
 
@@ -172,7 +203,8 @@ class Effects:
         self._until(
             lambda: len(self._world.admin.endpoints().get("stable", ())) == 1, "stable to have one endpoint"
         )
-        drop_release(self._world.home, old)
+        with self._world.moment(f"{self._place} drop"):
+            drop_release(self._world.home, old)
         self._until(lambda: old not in running(self._world.home), f"{old} to stop")
         return {"stable": [candidate], "stopped": old}
 
@@ -182,7 +214,8 @@ class Effects:
         self._until(
             lambda: len(self._world.admin.endpoints().get("stable", ())) == 1, "stable to have one endpoint"
         )
-        drop_release(self._world.home, candidate)
+        with self._world.moment(f"{self._place} drop"):
+            drop_release(self._world.home, candidate)
         self._until(lambda: candidate not in running(self._world.home), f"{candidate} to stop")
         return {"stable": [old], "stopped": candidate}
 
@@ -203,7 +236,8 @@ class Effects:
         slots = traffic.read_slots()
         if slots is None:
             raise EffectFailed("no stable release is set up; start one with `trimtab up`")
-        traffic.write_slots(change(slots))
+        with self._world.moment(f"{self._place} slots"):
+            traffic.write_slots(change(slots))
 
     def _read_back_slot(self, cluster: str, release: str) -> dict[str, object]:
         port = self._port(release)

@@ -11,8 +11,9 @@ from policies.gates.gates import GateBook
 from policies.rollout.rollout import initial
 from policies.rollout.rollout_policy import load_rollout
 from policies.utility.utility import load_utility
-from services.ledger.ledger import append
+from services.ledger.ledger import append, latest
 from services.rollout.effects import World
+from services.rollout.frozen_rules import file_digests
 from services.rollout.record_forms import state_json
 from services.store import rollouts
 from services.store.rollouts import RolloutRecord
@@ -36,37 +37,49 @@ def begin_rollout(
     state, steps = initial(policy, now)
     book = GateBook.start(policy, payoff_range=utility.range)
     book.enter_stage(state.stage)
-    record = rollouts.create(
-        world.db,
-        RolloutRecord(
-            id=f"{service}-{secrets.token_hex(4)}",
-            service=service,
-            champion=champion,
-            candidate=candidate,
-            policy_text=policy_text,
-            utility_text=utility_text,
-            salt=secrets.token_hex(8),
-            state=state_json(state, steps),
-            gates=book.to_json(),
-            cursors={},
-            weight_pct=0.0,
-            version=0,
-            created_at=now,
-            updated_at=now,
-        ),
-    )
-    append(
-        world.db,
-        "rollout_started",
-        {
-            "champion": champion,
-            "candidate": candidate,
-            "policy": policy.digest,
-            "utility": utility.digest,
-            "salt": record.salt,
-        },
-        service=service,
-        rollout_id=record.id,
-        at=now,
-    )
+    with world.moment("begin record"):
+        record = rollouts.create(
+            world.db,
+            RolloutRecord(
+                id=f"{service}-{secrets.token_hex(4)}",
+                service=service,
+                champion=champion,
+                candidate=candidate,
+                policy_text=policy_text,
+                utility_text=utility_text,
+                salt=secrets.token_hex(8),
+                state=state_json(state, steps),
+                gates=book.to_json(),
+                cursors={},
+                weight_pct=0.0,
+                version=0,
+                created_at=now,
+                updated_at=now,
+            ),
+        )
+    note_start(world, record)
     return record
+
+
+def note_start(world: World, record: RolloutRecord) -> None:
+    """Say on the ledger that this rollout began, by which rules and against whom, unless it stands there already."""
+    if latest(world.db, record.id, "rollout_started") is not None:
+        return
+    folder = None if world.policies is None else world.policies / record.service
+    body = {
+        "champion": record.champion,
+        "candidate": record.candidate,
+        "policy": load_rollout(record.policy_text, f"{record.id}/rollout.yaml").digest,
+        "utility": load_utility(record.utility_text, f"{record.id}/utility.yaml").digest,
+        "salt": record.salt,
+        "policy_files": file_digests(folder),
+    }
+    with world.moment("begin ledger"):
+        append(
+            world.db,
+            "rollout_started",
+            body,
+            service=record.service,
+            rollout_id=record.id,
+            at=record.created_at,
+        )

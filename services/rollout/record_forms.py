@@ -5,9 +5,12 @@ Pure; plain JSON-safe values. Must never import anything that acts.
 
 from __future__ import annotations
 
-from policies.rollout.rollout import Action, IllegalTransition, RolloutState, Step
+from policies.gates.evidence import PollEvidence
+from policies.rollout.rollout import Action, IllegalTransition, Phase, RolloutState, Step
 from policies.rollout.verdict import Decision, ReasonCode, Verdict
 from services.store.json_text import JsonObject
+from services.store.poll_evidence import JudgedPoll
+from services.store.rollouts import RolloutRecord
 
 
 def verdict_of_order(verb: str, stage: str, detail: str, now: float) -> Verdict:
@@ -19,6 +22,30 @@ def verdict_of_order(verb: str, stage: str, detail: str, now: float) -> Verdict:
     }
     decision, reason = reasons[verb]
     return Verdict(stage=stage, decision=decision, reason=reason, detail=detail, gates=(), at=now)
+
+
+def judged_poll(state: RolloutState, evidence: PollEvidence, verdict: Verdict) -> JudgedPoll:
+    """What a poll in this state looked at and came to."""
+    return JudgedPoll(
+        at=verdict.at,
+        stage=state.stage,
+        entered_at=state.entered_at,
+        extended=state.extended,
+        held=state.held,
+        decision=verdict.decision.value,
+        reason=verdict.reason.value,
+        evidence=evidence.to_json(),
+    )
+
+
+def too_late(record: RolloutRecord, phase: Phase) -> str:
+    """Why an order to a rollout that has ended is refused, and what can be done instead."""
+    if phase is not Phase.PROMOTED:
+        return f"it came too late: the rollout has ended, {phase.value}"
+    return (
+        f"it came too late: {record.candidate} is promoted and {record.champion} has left stable; to go back, "
+        f"roll it out: `trimtab rollout start --release {record.champion}`"
+    )
 
 
 def step_json(step: Step) -> JsonObject:
@@ -38,3 +65,14 @@ def read_state(stored: JsonObject) -> tuple[RolloutState, tuple[Step, ...]]:
         raise IllegalTransition("not a stored rollout state")
     steps = tuple(Step(Action(str(item["action"])), item["weight_pct"], item["stage"]) for item in pending)
     return RolloutState.from_json(state), steps
+
+
+def place_of_step(step: Step) -> str:
+    """A step's name among the moments of a rollout: `canary-25 set_weight`; what belongs to no stage is the end's."""
+    return f"{step.stage or 'end'} {step.action.value}"
+
+
+def place_of(stored: JsonObject) -> str:
+    """The place of what is done next: the first pending step, else the poll of the stage (`canary-25 poll`)."""
+    state, pending = read_state(stored)
+    return place_of_step(pending[0]) if pending else f"{state.stage} poll"

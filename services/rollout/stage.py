@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from policies.rollout.verdict import Verdict
 from services.home import Home
-from services.ledger.ledger import append
+from services.ledger.ledger import append, latest
 from services.reports.stage_report import ReportError, ReportLink, report_link
 from services.store.database import Database
 
@@ -45,8 +45,21 @@ def conclude_stage(
     *,
     act: Callable[[Verdict], None],
     report: Callable[[Verdict], None],
+    since: float | None = None,
 ) -> Verdict:
-    """Record the verdict, act on it, then report on it, in that order."""
+    """Record the verdict, act on it, then report on it, in that order. since: when the stage began, epoch s.
+
+    A verdict that the rollout's last entry of this kind states already (its conductor died over it) is not said again.
+    """
+    said = None if context.rollout_id is None else latest(context.db, context.rollout_id, "verdict")
+    if said is None or said.body["verdict"] != verdict.to_json():
+        _record(context, verdict, since)
+    act(verdict)
+    write_report(context, verdict, report)
+    return verdict
+
+
+def _record(context: StageContext, verdict: Verdict, since: float | None) -> None:
     link = context.link(verdict)
     append(
         context.db,
@@ -56,14 +69,12 @@ def conclude_stage(
             "verdict": verdict.to_json(),
             "report": str(link.path.relative_to(context.home.root)),
             "report_run": str(link.run_id),
+            "since": since,
         },
         service=context.service,
         rollout_id=context.rollout_id,
         at=verdict.at,
     )
-    act(verdict)
-    write_report(context, verdict, report)
-    return verdict
 
 
 def write_report(context: StageContext, verdict: Verdict, report: Callable[[Verdict], None]) -> None:

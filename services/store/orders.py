@@ -6,7 +6,7 @@ Must never import: policies, flows.
 
 from dataclasses import dataclass
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from services.store import tables
@@ -67,10 +67,15 @@ def of_rollout(db: Database, rollout_id: str) -> tuple[Order, ...]:
 
 def take(db: Database, order_id: int, *, at: float) -> bool:
     """Mark an order as taken; False when it was taken already (by another controller) or does not exist."""
+    with db.write(durable=True) as connection:
+        return take_within(connection, order_id, at=at)
+
+
+def take_within(connection: Connection, order_id: int, *, at: float) -> bool:
+    """`take` as part of a transaction of the caller's: with what the order leads to, or not at all."""
     table = tables.orders
     where = (table.c.id == order_id) & table.c.taken_at.is_(None)
-    with db.write(durable=True) as connection:
-        return connection.execute(update(table).where(where).values(taken_at=at)).rowcount == 1
+    return connection.execute(update(table).where(where).values(taken_at=at)).rowcount == 1
 
 
 def _order(row: Row[tuple[object, ...]]) -> Order:

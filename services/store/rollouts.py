@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from services.store import tables
 from services.store.database import Database, StoreError
 from services.store.json_text import JsonObject, dump, load_object
+from services.store.orders import take_within
 from services.store.poll_evidence import JudgedPoll, add
 
 
@@ -107,12 +108,19 @@ def recent(db: Database, service: str | None = None, *, limit: int = 20) -> tupl
         return tuple(_record(row) for row in connection.execute(query))
 
 
-def save(db: Database, record: RolloutRecord, *, at: float, poll: JudgedPoll | None = None) -> RolloutRecord:
+def save(
+    db: Database,
+    record: RolloutRecord,
+    *,
+    at: float,
+    poll: JudgedPoll | None = None,
+    taken_order: int | None = None,
+) -> RolloutRecord:
     """Save state, gates, cursors, weight and end of a loaded rollout; gives it back with its new version.
 
-    `poll`: the evidence that the gates have just taken in; it goes on record with them or not at all.
-    Raises StaleRollout when its version is no longer the stored one or it has ended meanwhile: nothing was
-    written.
+    `poll`: the evidence that the gates have just taken in; `taken_order`: the order that led to this state. They
+    go on record with it or not at all. Raises StaleRollout when its version is no longer the stored one, it has
+    ended or the order was taken meanwhile: nothing was written.
     """
     fresh = replace(record, version=record.version + 1, updated_at=at)
     values = _values(fresh)
@@ -125,6 +133,8 @@ def save(db: Database, record: RolloutRecord, *, at: float, poll: JudgedPoll | N
     with db.write(durable=True) as connection:
         if connection.execute(update(table).where(where).values(**changed)).rowcount != 1:
             raise StaleRollout(f"'version' of rollout {record.id!r} must be the stored one: {record.version}")
+        if taken_order is not None and not take_within(connection, taken_order, at=at):
+            raise StaleRollout(f"'order' of rollout {record.id!r} must not be taken yet: {taken_order}")
         if poll is not None:
             add(connection, record.id, poll)
         if fresh.ended_at is not None:

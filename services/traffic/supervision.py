@@ -69,6 +69,13 @@ def want_release(
     return port
 
 
+def port_if_running(home: Home, release_id: str) -> int | None:
+    """The port of a release that runs as it was last wanted; None where it does not."""
+    wanted, found = read_desired(home).get(release_id), running(home).get(release_id)
+    is_it = wanted is not None and found is not None and wanted.digest == found.digest
+    return wanted.port if is_it and wanted is not None else None
+
+
 def _port_of(home: Home, release_id: str) -> int:
     """The port that the release has, or the one it would get now; call it under `locked(home)`."""
     releases = read_desired(home)
@@ -114,8 +121,9 @@ def wait_ready(home: Home, name: str, timeout_s: float) -> RunningProcess:
     """
     deadline, deaths_before = time.monotonic() + timeout_s, read_deaths(home, name)
     while True:
-        found = running(home).get(name)
-        if found is not None and found.ready:
+        found, wanted = running(home).get(name), read_desired(home).get(name)
+        is_wanted = found is not None and (wanted is None or found.digest == wanted.digest)
+        if found is not None and found.ready and is_wanted:  # one that is about to be replaced does not count
             return found
         if read_deaths(home, name) - deaths_before >= MOST_DEATHS:
             raise TrafficError(

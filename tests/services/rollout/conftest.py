@@ -34,7 +34,13 @@ from services.store.rollouts import RolloutRecord
 from services.traffic.admin import Host
 from services.traffic.errors import TrafficError
 from services.traffic.processes import identify
-from services.traffic.records import RunningProcess, read_desired, read_running, write_running
+from services.traffic.records import (
+    ProcessSpec,
+    RunningProcess,
+    read_desired,
+    read_running,
+    write_running,
+)
 from services.traffic.slots import Slots
 from services.traffic.supervision import want_release
 from services.traffic.traffic import Traffic
@@ -172,9 +178,10 @@ class Simulation:
         """The command of a release; the supervisor's double has it running before it is asked for."""
         if release in self.broken:
             raise TrafficError(f"{release} does not start")
-        self._run({**read_running(self.home), release: _process(port)})
-        ready = f"http://{LOOPBACK}:{port}/readyz"
-        return ReleaseCommand(("serve", release), {}, self.home.root, ready)
+        made = ReleaseCommand(("serve", release), {}, self.home.root, f"http://{LOOPBACK}:{port}/readyz")
+        spec = ProcessSpec(release, made.argv, made.env, str(made.cwd), made.ready_url)
+        self._run({**read_running(self.home), release: _process(port, spec.digest)})
+        return made
 
     def sleep(self, seconds: float) -> None:
         self.time += seconds
@@ -242,10 +249,10 @@ def conduct(conductor: Conductor, *, most_stages: int = 12) -> list[Verdict]:
     return verdicts
 
 
-def _process(port: int) -> RunningProcess:
+def _process(port: int, digest: str) -> RunningProcess:
     own = identify(os.getpid())
     assert own is not None
-    return RunningProcess(own.pid, own.created, port, True, own.created, 0, "")
+    return RunningProcess(own.pid, own.created, port, True, own.created, 0, digest)
 
 
 def short_policy(**changes: Any) -> str:
