@@ -27,6 +27,7 @@ from services.rollout.policy_set import PolicySet, load_policies
 from services.rollout.release_job import ReleaseJob, Watcher
 from services.serving.build import build_bento
 from services.serving.release import Release, read_release
+from services.signing.release_signature import sign_in_home
 from services.store.database import Database
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class Drilling:
                 actions=policies.utility.actions,
                 created_at=time.time(),
             )
+            sign_in_home(candidate, home)
             build_bento(candidate, home)
             view.say(f"stable {stable.id}, candidate {candidate.id}")
             rows = by_event_time(delivered, policies.contract, start=FIRST_STOP, stop=REPLAY_STOP)
@@ -146,7 +148,9 @@ def first_release(
     for folder in sorted(main.glob(f"{service}-*")) if main.is_dir() else []:
         release = read_release(folder)
         if release.provenance.get("job") == f"{service}-first":
-            return copy_release(release, home.releases)
+            copy = copy_release(release, home.releases)
+            sign_in_home(copy, home)
+            return copy
     job = ReleaseJob(
         name=f"{service}-first",
         home=home,

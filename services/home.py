@@ -74,6 +74,16 @@ class Home:
         return self.root / "tokens.json"
 
     @property
+    def keys(self) -> Path:
+        """The home's signing key and the public keys that it trusts."""
+        return self.root / "keys"
+
+    @property
+    def trusted_keys_file(self) -> Path:
+        """Whose signatures under a release this home accepts."""
+        return self.keys / "trusted.json"
+
+    @property
     def traffic(self) -> Path:
         """Envoy's bootstrap, endpoint and route files, and the supervisor's desired/running files."""
         return self.root / "traffic"

@@ -30,6 +30,7 @@ from services.rollout.stage import StageContext
 from services.serving.build import sources_digest
 from services.serving.release import Release, write_release
 from services.serving.scorer import Scorer
+from services.signing.release_signature import sign_in_home
 from services.training.preprocessing import Columns
 from services.training.time_slices import TimePlan, TimeSlices, labelled_rows, outcome_indices, time_slices
 from services.training.train import Training, train
@@ -281,10 +282,16 @@ def pack_release(job: ReleaseJob, checked: CheckedRows, training: Training, poin
         },
         created_at=job.clock(),
     )
+    signed_by = sign_in_home(release, job.home)
     append(
         job.db,
         "release_packed",
-        {"job": job.name, "release": release.id, "content_digest": release.content_digest},
+        {
+            "job": job.name,
+            "release": release.id,
+            "content_digest": release.content_digest,
+            "signed_by": signed_by,
+        },
         service=policies.service,
         rollout_id=None,
         at=job.clock(),

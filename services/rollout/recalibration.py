@@ -25,6 +25,7 @@ from services.rollout.release_job import ReleaseJob
 from services.serving.build import sources_digest
 from services.serving.release import Release, write_release
 from services.serving.scorer import Scorer
+from services.signing.release_signature import sign_in_home
 from services.training.calibration import LEAST_SLOPE, Calibration
 from services.training.forward import Architecture, Weights, forward
 from services.training.preprocessing import Columns, Preprocessing
@@ -192,7 +193,12 @@ def recalibrate_release(
         ("recalibrated", {"job": job.name, **made.to_json()}),
         (
             "release_packed",
-            {"job": job.name, "release": release.id, "content_digest": release.content_digest},
+            {
+                "job": job.name,
+                "release": release.id,
+                "content_digest": release.content_digest,
+                "signed_by": sign_in_home(release, job.home),
+            },
         ),
     ):
         append(job.db, kind, body, service=job.policies.service, rollout_id=None, at=job.clock())

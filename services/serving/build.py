@@ -112,7 +112,7 @@ def build_bento(release: Release, home: Home) -> Path:
     trusts vouches for it, BuildError when BentoML fails.
     """
     verified = read_release(release.folder)
-    verify_in_home(verified, home.keys)
+    verify_in_home(verified, home)
     folder = bento_folder(release.id, home)
     home.bentos.mkdir(parents=True, exist_ok=True)
     with FileLock(home.bentos / ".build.lock", timeout=BUILD_TIMEOUT_S):

@@ -2,9 +2,9 @@
 
 `python -m services.serving.launch --port P [--rehearsal]`, run with the Bento's `src` as working directory.
 No `bentoml serve`: its process supervisor keeps the socket of a killed worker open (10–27 s of hanging
-requests). It refuses to serve when any module of the project came from outside the Bento, so that an
-editable install can never stand in for a room that the Bento lacks. /decide is answered before BentoML's
-middleware; every other path by BentoML's own application.
+requests). It refuses to serve a release that no key in the file TRIMTAB_TRUSTED_KEYS vouches for; and when any
+module of the project came from outside the Bento, so that an editable install can never stand in for a room that
+the Bento lacks. /decide is answered before BentoML's middleware; every other path by BentoML's own application.
 """
 
 import argparse
@@ -17,9 +17,13 @@ from types import ModuleType
 from typing import Any
 
 from services.serving.fault import FAULT_VARIABLE, FaultError
+from services.serving.release import ReleaseError, read_release
+from services.signing.keys import SignatureError
+from services.signing.release_signature import verify_release
 
 LOOPBACK = "127.0.0.1"
 GRACE_S = 4
+TRUSTED_KEYS_VARIABLE = "TRIMTAB_TRUSTED_KEYS"
 ROOMS = ("policies", "services", "flows")
 SOURCE = Path(__file__).resolve().parents[2]
 
@@ -68,6 +72,14 @@ def load_application(source: Path) -> FrontDoor:
     return FrontDoor(decide_endpoint, bento_application)
 
 
+def require_signature(release_folder: Path, environment: Mapping[str, str]) -> None:
+    """Raises: LaunchError without a file of trusted keys; ReleaseError, SignatureError."""
+    trusted = environment.get(TRUSTED_KEYS_VARIABLE)
+    if not trusted:
+        raise LaunchError(f"'{TRUSTED_KEYS_VARIABLE}' must name the file of the keys that may sign releases")
+    verify_release(read_release(release_folder), Path(trusted))
+
+
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Serve until SIGTERM; 2 when refused, with one line that says why."""
     parser = argparse.ArgumentParser(
@@ -83,8 +95,9 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     import uvicorn
 
     try:
+        require_signature(SOURCE / "release", environment)
         application = load_application(SOURCE)
-    except (LaunchError, FaultError) as error:
+    except (LaunchError, FaultError, ReleaseError, SignatureError) as error:
         return _refuse([str(error)])
     server = uvicorn.Server(
         uvicorn.Config(

@@ -1,6 +1,7 @@
 """The release: the immutable folder that ships as one, named by its content, and refused when a byte is off.
 
-A release is nine files: a manifest (`release.json`), the weights (safetensors) and JSON or YAML beside them.
+A release is nine files and a signature: a manifest (`release.json`), the weights (safetensors) and JSON or YAML
+beside them.
 The id is `<service>-<first 12 hex digits of the content digest>`; the content digest covers the service name,
 the SHA-256 of every file and the provenance, but not the time of writing: the same content is the same
 release. There is no pickle and nothing else that could run code. Source: design.md §1 (release), house
@@ -29,6 +30,7 @@ from safetensors.numpy import save as save_tensors
 from policies.language.digest import canonical_sha256
 
 MANIFEST = "release.json"
+SIGNATURE = "release.dsse.json"  # over all the rest, made afterwards (services/signing); not part of the content
 WEIGHTS = "weights.safetensors"
 POLICY_FILES = ("contract.yaml", "utility.yaml", "rollout.yaml")
 JSON_FILES = ("network.json", "preprocessing.json", "calibration.json", "operating_point.json")
@@ -210,7 +212,7 @@ def _check_names(folder: Path) -> None:
     found = {entry.name: entry for entry in os.scandir(folder)}
     if missing := sorted(expected - set(found)):
         raise ReleaseError(f"{folder}: missing {', '.join(missing)}")
-    if extra := sorted(set(found) - expected):
+    if extra := sorted(set(found) - expected - {SIGNATURE}):
         raise ReleaseError(f"{folder}: must hold only {sorted(expected)}, found also {', '.join(extra)}")
     for name, entry in found.items():
         if not entry.is_file(follow_symlinks=False):

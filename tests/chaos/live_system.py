@@ -37,6 +37,7 @@ from services.rollout.policy_set import PolicySet, load_policies
 from services.rollout.release_job import Watcher
 from services.serving.build import build_bento
 from services.serving.release import Release, read_release
+from services.signing.release_signature import sign_in_home
 from services.store import rollouts
 from services.store.database import Database, open_database
 from services.traffic.admin import EnvoyAdmin
@@ -132,6 +133,7 @@ class LiveSystem:
                 actions=self.policies.utility.actions,
                 created_at=time.time(),
             )
+        sign_in_home(made, self.home)
         build_bento(made, self.home)
         return made.id
 
@@ -249,7 +251,9 @@ def _closing(system: LiveSystem) -> Iterator[None]:
 
 def _first(home: Home, policies: PolicySet, kept: Path) -> Release:
     if kept.is_dir():
-        return copy_release(read_release(next(kept.iterdir())), home.releases)
+        copy = copy_release(read_release(next(kept.iterdir())), home.releases)
+        sign_in_home(copy, home)
+        return copy
     db = open_database(home.database_url, folder=home.root)
     try:
         made = first_release(home, db, policies, read_calls(), Watcher())

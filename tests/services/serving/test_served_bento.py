@@ -23,8 +23,9 @@ from services.serving import build
 from services.serving.build import INCLUDED_SOURCES, BuildError, build_bento
 from services.serving.launch import foreign_modules
 from services.serving.launch import main as launch
-from services.serving.release import CONTENT_FILES, MANIFEST, Release
+from services.serving.release import CONTENT_FILES, MANIFEST, SIGNATURE, Release
 from services.serving.release_command import ReleaseCommand, bento_folder, launch_command
+from services.signing.release_signature import sign_in_home
 from services.store.database import Database
 from services.traffic.processes import identify
 from services.traffic.records import RunningProcess, write_running
@@ -84,6 +85,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 @pytest.fixture(scope="module")
 def built(home: Home, write: Callable[[Path], Release]) -> Release:
     release = write(home.releases)
+    sign_in_home(release, home)
     build_bento(release, home)
     return release
 
@@ -135,7 +137,7 @@ def test_the_bento_holds_the_release_and_the_listed_sources_only(home: Home, bui
     """Every file under src is on the include list or part of the release; BentoML adds its bentofile."""
     source = bento_folder(built.id, home) / "src"
     found = {str(p.relative_to(source)) for p in source.rglob("*") if p.is_file() and p.suffix != ".pyc"}
-    expected = {*INCLUDED_SOURCES, *(f"release/{name}" for name in (MANIFEST, *CONTENT_FILES))}
+    expected = {*INCLUDED_SOURCES, *(f"release/{name}" for name in (MANIFEST, SIGNATURE, *CONTENT_FILES))}
     assert found - {"bentofile.yaml"} == expected
 
 
@@ -183,8 +185,10 @@ def test_a_file_missing_in_the_include_list_fails_the_build(
     fewer = tuple(name for name in INCLUDED_SOURCES if name != "services/training/forward.py")
     monkeypatch.setattr(build, "INCLUDED_SOURCES", fewer)
     home = Home(tmp_path, Ports(0))
+    release = write(home.releases)
+    sign_in_home(release, home)
     with pytest.raises(BuildError, match=r"services\.training\.forward"):
-        build_bento(write(home.releases), home)
+        build_bento(release, home)
 
 
 def test_code_from_outside_the_bento_is_noticed(tmp_path: Path) -> None:
