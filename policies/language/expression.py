@@ -86,9 +86,11 @@ class Expression:
         if not columns:
             raise ExpressionError("there are no columns, so the number of rows is unknown", 1)
         n = len(next(iter(columns.values())))
+        if isinstance(self._root, _Number):
+            return np.full(n, self._root.value)
         with np.errstate(all="ignore"):
             value = _evaluate(self._root, columns, n)
-        return np.array(np.broadcast_to(value, (n,)), dtype=np.float64)
+        return np.array(value) if value.shape == (n,) else np.full(n, value)
 
 
 def compile_expression(text: str, constants: Mapping[str, float] | None = None) -> Expression:
@@ -195,7 +197,7 @@ class _Parser:
         node = part()
         while self._token.kind in signs:
             sign = self._take()
-            node = _Call(sign.kind, (node, part()), sign.column)
+            node = _folded(_Call(sign.kind, (node, part()), sign.column))
         return node
 
     def _unary(self) -> _Node:
@@ -203,7 +205,7 @@ class _Parser:
         while self._token.kind == "-":
             signs.append(self._take())
         node = self._atom()
-        return _Call("neg", (node,), signs[0].column) if len(signs) % 2 else node
+        return _folded(_Call("neg", (node,), signs[0].column)) if len(signs) % 2 else node
 
     def _atom(self) -> _Node:
         token = self._take() if self._token.kind != "end" else self._token
@@ -240,7 +242,18 @@ class _Parser:
         if len(arguments) < least or (most is not None and len(arguments) > most):
             wanted = f"{least}" if most == least else f"at least {least}"
             raise ExpressionError(f"{token.text} takes {wanted} arguments: {len(arguments)}", token.column)
-        return _Call(token.text, tuple(arguments), token.column)
+        return _folded(_Call(token.text, tuple(arguments), token.column))
+
+
+def _folded(call: _Call) -> _Node:
+    """The number that a call of numbers is, so that it is not worked out for every row; it stays if not finite."""
+    if not all(isinstance(argument, _Number) for argument in call.arguments):
+        return call
+    try:
+        with np.errstate(all="ignore"):
+            return _Number(float(_evaluate(call, {}, 1)), call.column)
+    except ExpressionError:
+        return call
 
 
 _OPERATIONS: Mapping[str, Callable[..., Any]] = {
@@ -253,6 +266,9 @@ _OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "log": np.log,
     "clip": lambda x, low, high: np.minimum(np.maximum(x, low), high),
 }
+
+# Rule: arguments were checked before, so what only picks one of them, or turns its sign, needs no check.
+_STAYS_FINITE = frozenset(("neg", "abs", "clip", "min", "max"))
 
 
 def _evaluate(node: _Node, columns: Mapping[str, NDArray[Any]], n: int) -> Floats:
@@ -268,6 +284,8 @@ def _evaluate(node: _Node, columns: Mapping[str, NDArray[Any]], n: int) -> Float
             value = fold(value, argument)
     else:
         value = np.asarray(_OPERATIONS[node.name](*arguments))
+    if node.name in _STAYS_FINITE:
+        return value
     return _finite(value, f"'{node.name}' has no finite value", node.column)
 
 
