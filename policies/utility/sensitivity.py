@@ -39,6 +39,7 @@ def sensitivity(
     outcomes: NDArray[np.int64],
     point: OperatingPoint,
     champion: Actions | None = None,
+    decided_on: Columns | None = None,
     seed: int,
     points: int = POINTS,
     step: float = STEP,
@@ -46,11 +47,14 @@ def sensitivity(
 ) -> Sensitivity | None:
     """The study on n rows with `probabilities` (n, O) and known `outcomes` (n,); None where nothing is in doubt.
 
-    `champion` (n,): the actions of the release in force. `step`: the few per cent of a stated value (of the range's
-    width where 0 is stated) that should change nothing; `most_flipped`: the share of decisions that may flip then.
-    Raises UtilityError as OperatingPoint.choose does, and where a payoff has no finite value within the ranges.
+    `champion` (n,): the actions of the release in force. `decided_on`: the columns as a decision sees them, where
+    payoffs read a field known only later: decisions and expectations are by these. `step`: the few per cent of a stated
+    value (of the range's width where 0 is stated) that should change nothing; `most_flipped`: the share of decisions
+    that may flip then. Raises UtilityError as OperatingPoint.choose does, and where a payoff has no finite value within
+    the ranges.
     """
-    study = _Study(utility, columns, probabilities, outcomes, point)
+    seen = columns if decided_on is None else decided_on
+    study = _Study(utility, columns, seen, probabilities, outcomes, point)
     if not study.varied.parameters:
         return None
     rivals = {f"always {name}": np.full(len(outcomes), i) for i, name in enumerate(utility.actions)}
@@ -79,22 +83,26 @@ class _Study:
         self,
         utility: UtilitySpec,
         columns: Columns,
+        decided_on: Columns,
         probabilities: Floats,
         outcomes: NDArray[np.int64],
         rule: OperatingPoint,
     ) -> None:
-        self.varied = VariedPayoffs(utility, columns)
-        self.utility, self.columns, self.rule = utility, columns, rule
+        self.varied = VariedPayoffs(utility, decided_on)
+        self.settled = self.varied if decided_on is columns else VariedPayoffs(utility, columns)
+        self.utility, self.columns, self.rule = utility, decided_on, rule
         self.probabilities, self.chances = probabilities, np.ascontiguousarray(probabilities.T)
         self.outcomes, self.rows = outcomes, np.arange(len(outcomes))
         payoffs = self.varied.at(self.varied.stated)
-        self.decided = rule.choose(payoffs, probabilities, utility=utility, columns=columns)
+        self.decided = rule.choose(payoffs, probabilities, utility=utility, columns=decided_on)
 
     def at(self, values: Floats) -> _Truth:
         """What is true if the parameters have `values` (k,)."""
         payoffs = self.varied.at(values)
         table = payoffs.transpose(1, 2, 0)
         expected = np.einsum("aon,on->an", table, self.chances)
+        if self.settled is not self.varied:
+            table = self.settled.at(values).transpose(1, 2, 0)
         if self.rule.is_priced:
             payoffs = self.rule.priced(payoffs, utility=self.utility, columns=self.columns)
             actions, _ = self.rule.choose_priced(payoffs, self.probabilities)

@@ -47,25 +47,30 @@ def align(
     operating_point: OperatingPoint,
     champion: NDArray[np.intp] | None = None,
     moments: Floats | None = None,
+    decided_on: Columns | None = None,
     seed: int,
     resamples: int = RESAMPLES,
 ) -> AlignmentReport:
     """Judge `operating_point` on calibrated `probabilities` (n, O) and known `outcomes` (n,), indices.
 
     `columns` hold the fields of the payoffs and the group fields of the constraints; `champion` (n,) are the actions of
-    the release in force on these rows; `moments` (n,) their event times, epoch s, in rising order.
+    the release in force on these rows; `moments` (n,) their event times, epoch s, in rising order. `decided_on`: the
+    columns as a decision sees them, where payoffs read a field known only later; what is earned is by `columns`.
     Raises AlignmentError for rows that do not agree or lack an outcome.
     """
     _check(probabilities, outcomes, utility, champion)
     payoffs = utility.payoffs(columns)
-    priced = operating_point.priced(payoffs, utility=utility, columns=columns)
+    seen = columns if decided_on is None else decided_on
+    believed = payoffs if seen is columns else utility.payoffs(seen)
+    priced = operating_point.priced(believed, utility=utility, columns=seen)
     actions, _ = operating_point.choose_priced(priced, probabilities)
-    tried = rules(payoffs, probabilities, utility=utility, in_force=actions)
+    tried = rules(believed, probabilities, utility=utility, in_force=actions)
     book = PairedMeans()
     for rule in tried:
         book.add(rule.name, realised_utility(payoffs, rule.actions, outcomes))
     book.add(HINDSIGHT, payoffs[np.arange(len(outcomes)), :, outcomes].max(axis=1))
     own_payoffs = utility.stakeholder_payoffs(columns)
+    own_believed = own_payoffs if seen is columns else utility.stakeholder_payoffs(seen)
     own = {name: realised_utility(theirs, actions, outcomes) for name, theirs in own_payoffs.items()}
     if champion is not None:
         book.add("champion", realised_utility(payoffs, champion, outcomes))
@@ -76,7 +81,7 @@ def align(
     grouped = [c for c in utility.constraints if c.group_field is not None and c.action is not None]
     for constraint in grouped:
         add_groups(book, constraint, columns, actions=actions, utility=utility, in_force=IN_FORCE)
-    rows = JudgedRows(payoffs, probabilities, outcomes, book.starts, utility)
+    rows = JudgedRows(payoffs, probabilities, outcomes, book.starts, utility, believed)
     families = _families(rows)
     off = misplaced(rows, priced)
     for family in families if off is None else (*families, off):
@@ -120,7 +125,7 @@ def align(
                 one.weight,
                 book.mean(f"stakeholder {one.name}"),
                 None if champion is None else book.mean(f"champion's stakeholder {one.name}"),
-                _agreement(actions, own_payoffs[one.name], probabilities),
+                _agreement(actions, own_believed[one.name], probabilities),
             )
             for one in utility.stakeholders
         ),

@@ -34,13 +34,15 @@ class Family:
 
 @dataclass(frozen=True)
 class JudgedRows:
-    """Payoffs (n, A, O), probabilities (n, O) and known outcomes (n,), with the rows' block starts (B,)."""
+    """Payoffs (n, A, O), probabilities (n, O) and known outcomes (n,), with the rows' block starts (B,);
+    `believed` are the payoffs as a decision saw them, where that differs."""
 
     payoffs: Floats
     probabilities: Floats
     outcomes: NDArray[np.int64]
     starts: NDArray[np.int64]
     utility: UtilitySpec
+    believed: Floats | None = None
 
     def realised(self, action: int) -> Floats:
         """What `action` would have earned in each row, (n,)."""
@@ -58,7 +60,8 @@ def constant_thresholds(rows: JudgedRows) -> Family:
 
 def shifts(rows: JudgedRows) -> tuple[Family, ...]:
     """The best action of each row with one action, the default aside, dearer or cheaper by a shift in the unit."""
-    expected = expected_utility(rows.payoffs, rows.probabilities)
+    believed = rows.payoffs if rows.believed is None else rows.believed
+    expected = expected_utility(believed, rows.probabilities)
     utility, found = rows.utility, []
     for action, name in enumerate(utility.actions):
         if action == utility.default_index:

@@ -32,6 +32,12 @@ from services.data.contract import DataContract
 Floats: TypeAlias = NDArray[np.float64]
 Actions: TypeAlias = NDArray[np.intp]
 Score: TypeAlias = Callable[[Columns], Floats]
+Sees: TypeAlias = Callable[[Columns], Columns]
+
+
+def as_they_are(columns: Columns) -> Columns:
+    """What a decision sees where nothing that payoffs read is known only later."""
+    return columns
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,8 @@ class ServedField:
 class Bench:
     """What every scenario starts from: n evaluation rows in time order, their outcomes (n,), a release's rule.
 
-    `score` gives calibrated probabilities (n, O) of columns; `times` (n,) are epoch seconds; `fields` what may be sent.
+    `score` gives calibrated probabilities (n, O) of columns, `sees` the columns as a decision sees them; `times` (n,)
+    are epoch seconds; `fields` what may be sent.
     """
 
     utility: UtilitySpec
@@ -59,6 +66,7 @@ class Bench:
     operating_point: OperatingPoint
     score: Score
     fields: Mapping[str, ServedField]
+    sees: Sees = as_they_are
 
 
 def served_fields(contract: DataContract, utility: UtilitySpec) -> dict[str, ServedField]:
@@ -98,6 +106,7 @@ class Case:
 
 def _decide(bench: Bench, columns: Columns, probabilities: Floats) -> tuple[Floats, Actions]:
     """Expected payoffs (n, A) and actions (n,) by what the rule reads."""
+    columns = bench.sees(columns)
     payoffs = bench.utility.payoffs(columns)
     actions = bench.operating_point.choose(payoffs, probabilities, utility=bench.utility, columns=columns)
     return np.einsum("nao,no->na", payoffs, probabilities), actions

@@ -56,6 +56,7 @@ def study(
 
     Raises AlignmentError and UtilityError as align and vary do.
     """
+    decided_on = bench.sees(bench.columns)
     return AlignmentStudy(
         report=align(
             probabilities=bench.probabilities,
@@ -65,6 +66,7 @@ def study(
             operating_point=bench.operating_point,
             champion=champion,
             moments=bench.times,
+            decided_on=decided_on,
             seed=seed,
         ),
         sensitivity=vary(
@@ -74,6 +76,7 @@ def study(
             outcomes=bench.outcomes,
             operating_point=bench.operating_point,
             champion=champion,
+            decided_on=decided_on,
             seed=seed,
         ),
         scenarios=None if scenarios is None else run_scenarios(scenarios, bench, seed=seed),
@@ -88,10 +91,12 @@ def vary(
     outcomes: NDArray[np.int64],
     operating_point: OperatingPoint,
     champion: NDArray[np.intp] | None,
+    decided_on: Columns | None = None,
     seed: int,
 ) -> Sensitivity | None:
     """The sensitivity study, on 50,000 rows drawn by the seed where there are more; None where nothing is in doubt.
 
+    `decided_on`: the columns as a decision sees them, where that differs.
     Raises UtilityError where a payoff has no finite value within the ranges.
     """
     rows: NDArray[np.intp] | slice = slice(None)
@@ -104,5 +109,8 @@ def vary(
         outcomes=outcomes[rows],
         point=operating_point,
         champion=None if champion is None else champion[rows],
+        decided_on=None
+        if decided_on is None
+        else {name: values[rows] for name, values in decided_on.items()},
         seed=seed,
     )

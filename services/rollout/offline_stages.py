@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from policies.gates.evidence import Measured
 from policies.operating.operating_point import OperatingPoint
 from policies.operating.point_search import check_point, search_point
-from services.alignment.scenario_rows import Bench, Score, served_fields
+from services.alignment.scenario_rows import Bench, Score, Sees, as_they_are, served_fields
 from services.alignment.study import AlignmentStudy, study
 from services.data.checks import ContractReport, check
 from services.data.splits import by_event_time, to_arrays
@@ -31,8 +31,10 @@ from services.serving.build import sources_digest
 from services.serving.release import Release, write_release
 from services.serving.scorer import Scorer
 from services.signing.release_signature import sign_in_home
+from services.training.known_rows import known_rows
+from services.training.predicted_fields import fields_known_later, settled
 from services.training.preprocessing import Columns
-from services.training.time_slices import TimePlan, TimeSlices, labelled_rows, outcome_indices, time_slices
+from services.training.time_slices import TimePlan, TimeSlices, time_slices
 from services.training.train import Training, train
 
 if TYPE_CHECKING:
@@ -147,7 +149,7 @@ def align_thresholds(job: ReleaseJob, training: Training, slices: TimeSlices) ->
 
     Raises StageRefused.
     """
-    columns, outcomes = _labelled(slices.test, job)
+    columns, outcomes = _known(slices.test, training, job)
     return judge_point(
         job,
         _operating_point(job, training, slices),
@@ -155,6 +157,7 @@ def align_thresholds(job: ReleaseJob, training: Training, slices: TimeSlices) ->
         outcomes=outcomes,
         times=np.asarray(columns[job.policies.contract.event_time], dtype=np.float64),
         score=training.chosen.probabilities,
+        sees=training.chosen.decided_on,
     )
 
 
@@ -166,15 +169,19 @@ def judge_point(
     outcomes: NDArray[np.int64],
     times: NDArray[np.float64],
     score: Score,
+    sees: Sees = as_they_are,
 ) -> OperatingPoint:
     """Alignment stage of `point` on these rows, outcomes and `times` (epoch s, rising) (n,); the point, proved there.
 
-    `score` gives calibrated probabilities (n, O) of columns. Raises StageRefused.
+    `score` gives calibrated probabilities (n, O) of columns, `sees` the columns as a decision sees them. Raises
+    StageRefused.
     """
     policies = job.policies
     utility = policies.utility
-    probabilities = score(columns)
-    point = check_point(point, utility, columns, probabilities=probabilities, outcomes=outcomes)
+    probabilities, decided_on = score(columns), sees(columns)
+    point = check_point(
+        point, utility, columns, probabilities=probabilities, outcomes=outcomes, decided_on=decided_on
+    )
 
     def gather() -> AlignmentStudy:
         for sentence in () if point.proof is None else point.proof.sentences():
@@ -191,6 +198,7 @@ def judge_point(
             operating_point=point,
             score=score,
             fields=served_fields(policies.contract, utility),
+            sees=sees,
         )
         found = study(bench, champion=champion, scenarios=policies.scenarios, seed=job.seed)
         for failed in () if found.scenarios is None else found.scenarios.failed:
@@ -200,7 +208,8 @@ def judge_point(
     def report(context: StageContext, verdict: Verdict, found: AlignmentStudy) -> None:
         import pandas as pd  # type: ignore[import-untyped]
 
-        actions = point.choose(utility.payoffs(columns), probabilities, utility=utility, columns=columns)
+        payoffs = utility.payoffs(decided_on)
+        actions = point.choose(payoffs, probabilities, utility=utility, columns=decided_on)
         names = np.array(utility.outcomes)
         positive = len(utility.outcomes) - 1
         frame = pd.DataFrame(
@@ -244,17 +253,22 @@ def judge_point(
 
 def _operating_point(job: ReleaseJob, training: Training, slices: TimeSlices) -> OperatingPoint:
     """Found on the validation rows: the best action of each row, under every constraint at once."""
-    columns, outcomes = _labelled(slices.validation, job)
-    probabilities = training.chosen.probabilities(columns)
-    return search_point(job.policies.utility, columns, probabilities=probabilities, outcomes=outcomes)
-
-
-def _labelled(part: Columns, job: ReleaseJob) -> tuple[Columns, NDArray[np.int64]]:
-    contract, utility = job.policies.contract, job.policies.utility
-    labels = outcome_indices(
-        part[contract.label], label_outcomes=contract.label_outcomes, outcomes=utility.outcomes
+    columns, outcomes = _known(slices.validation, training, job)
+    chosen = training.chosen
+    return search_point(
+        job.policies.utility,
+        columns,
+        probabilities=chosen.probabilities(columns),
+        outcomes=outcomes,
+        decided_on=chosen.decided_on(columns),
     )
-    return labelled_rows(part, labels)
+
+
+def _known(part: Columns, training: Training, job: ReleaseJob) -> tuple[Columns, NDArray[np.int64]]:
+    """The rows that have an outcome and can be priced, as they turned out; and the outcomes (n,)."""
+    known, outcomes = known_rows(part, job.policies.contract, job.policies.utility)
+    hidden = fields_known_later(job.policies.contract, job.policies.utility)
+    return settled(known, training.chosen.decided_on(known), hidden), outcomes
 
 
 def pack_release(job: ReleaseJob, checked: CheckedRows, training: Training, point: OperatingPoint) -> Release:
