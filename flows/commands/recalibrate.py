@@ -21,6 +21,7 @@ from flows.commands.output import (
 if TYPE_CHECKING:
     from services.rollout.outcome_rows import OutcomeRows
     from services.rollout.release_job import ReleaseJob
+    from services.serving.release import Release
 
 SEED = 7
 DEFAULT_SINCE = "7d"
@@ -43,10 +44,13 @@ def recalibrate(
     rows: Path = typer.Option(
         None,
         "--rows",
-        help="Instead: a file of rows with outcomes (.csv, .parquet), later than the release's.",
+        help="Instead: a file of rows with outcomes (.csv, .parquet); those later than the release's are used.",
     ),
     method: str = typer.Option(
-        "calibration", "--method", help="calibration (slope and bias) or prior-shift (the base rate only)."
+        "calibration",
+        "--method",
+        help="calibration (slope and bias), prior-shift (the base rate only) or prior-shift-em (the base rate, without "
+        "outcomes: from the scores of all rows, where only it has moved).",
     ),
     roll_out: bool = typer.Option(
         False, "--roll-out/--pack", help="Roll it out at once, or only pack it and say how to."
@@ -66,7 +70,7 @@ def recalibrate(
     from flows.system import is_up, stable_release
     from flows.wiring import code_version
     from services.rollout.policy_set import load_policies
-    from services.rollout.recalibration import recalibrate_release, weights_made_at
+    from services.rollout.recalibration import recalibrate_release
     from services.rollout.release_job import ReleaseJob, StageRefused, Watcher
     from services.serving.release import find_release
     from services.training.recalibrate import METHODS
@@ -101,7 +105,7 @@ def recalibrate(
         clock=time.time,
         watcher=Watcher(say=lambda text: None if as_json else _say(text)),
     )
-    found = _rows(job, rows, since, not_before=weights_made_at(parent))
+    found = _rows(job, rows, since, parent)
     try:
         made = recalibrate_release(job, parent, found, method=wanted)
     except StageRefused as refused:
@@ -123,17 +127,21 @@ def recalibrate(
     start(release=made.release.id, name=name, service=service, without_prefect=False, as_json=False)
 
 
-def _rows(job: ReleaseJob, rows: Path | None, since: str | None, *, not_before: float) -> OutcomeRows:
+def _rows(job: ReleaseJob, rows: Path | None, since: str | None, parent: Release) -> OutcomeRows:
+    from services.rollout.made_of import rows_through, weights_made_at
     from services.rollout.outcome_rows import rows_of_file, rows_of_store
 
     if rows is None:
         now = job.clock()
-        start = max(not_before, now - _seconds(since or DEFAULT_SINCE))
+        start = max(weights_made_at(parent), now - _seconds(since or DEFAULT_SINCE))
         return rows_of_store(job.db, job.policies, since=start, now=now)
     from flows.read_rows import read_rows
 
     delivered = read_rows(rows, job.policies.contract)
-    return rows_of_file(delivered, job.policies, folder=job.home.snapshots / job.name, source=rows.name)
+    folder = job.home.snapshots / job.name
+    return rows_of_file(
+        delivered, job.policies, folder=folder, source=rows.name, later_than=rows_through(parent)
+    )
 
 
 def _seconds(since: str) -> float:

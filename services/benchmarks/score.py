@@ -19,9 +19,12 @@ from policies.gates.evidence import Measured
 from policies.utility.utility import realised_utility
 from services.alignment.bootstrap import RESAMPLES, PairedMeans, interval
 from services.benchmarks.frozen_rows import BenchmarkError, FrozenRows
+from services.rollout.made_of import weights_job
 from services.training.time_slices import TimePlan
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from policies.utility.utility import UtilitySpec
     from services.serving.release import Release
     from services.serving.scorer import Scorer
@@ -127,20 +130,38 @@ def score(
 def seen_rows(frozen: FrozenRows, release: Release, snapshots: Path) -> int | None:
     """How many of the frozen rows the release was fitted, selected, calibrated or given its operating point on.
 
-    Told by the entity keys of its snapshot, which must have the digest that the release carries; None without it.
+    Told by the entity keys of its snapshots, which must have the digests that the release carries: that of its weights
+    and, if it was recalibrated on a file, that of the file. None where none of these rows is known to be among them and
+    a snapshot is not there to tell; rows that were served live have none.
     """
+    import polars as pl
+
+    contract, provenance = frozen.contract, release.provenance
+    key, time = contract.entity_key, contract.event_time
+    rows = _snapshot(snapshots / weights_job(release), provenance.get("snapshot_digest"), [key])
+    made_of = [None if rows is None else rows.head(round(len(rows) * TimePlan().calibration))]
+    newer = provenance.get("recalibration")
+    if isinstance(newer, Mapping):
+        rows = _snapshot(snapshots / str(provenance.get("job")), newer.get("rows_digest"), [key, time])
+        through = 1e6 * float(str(newer.get("fitted_through")))
+        made_of.append(None if rows is None else rows.filter(pl.col(time).dt.epoch("us") <= through))
+    known = {str(one) for part in made_of if part is not None for one in part.get_column(key)}
+    there = pl.read_parquet(frozen.folder / "rows.parquet", columns=[key]).get_column(key)
+    seen = sum(str(one) in known for one in there)
+    is_told = all(part is not None for part in made_of)
+    return seen if seen or is_told else None
+
+
+def _snapshot(folder: Path, digest: object, columns: list[str]) -> pl.DataFrame | None:
+    """These columns of a job's checked rows; None where they are not there, or not those of the digest."""
     import polars as pl
 
     from services.data.snapshot import snapshot_digest
 
-    file = snapshots / str(release.provenance.get("job")) / "snapshot.parquet"
-    if not file.is_file() or snapshot_digest(file) != release.provenance.get("snapshot_digest"):
-        return None
-    key = frozen.contract.entity_key
-    keys = pl.read_parquet(file, columns=[key]).get_column(key)
-    made_of = set(keys.head(round(len(keys) * TimePlan().calibration)).cast(pl.String).to_list())
-    there = pl.read_parquet(frozen.folder / "rows.parquet", columns=[key]).get_column(key)
-    return sum(one in made_of for one in there.cast(pl.String).to_list())
+    file = folder / "snapshot.parquet"
+    return (
+        pl.read_parquet(file, columns=columns) if file.is_file() and snapshot_digest(file) == digest else None
+    )
 
 
 def _refuse_seen(frozen: FrozenRows, release: str, seen: int | None) -> None:

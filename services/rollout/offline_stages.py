@@ -25,6 +25,7 @@ from services.reports.offline_panels import alignment_panels, training_panels
 from services.reports.panels import Panel, Table
 from services.reports.scenario_panels import study_panels
 from services.reports.stage_report import write_stage_report
+from services.rollout.made_of import made_of
 from services.rollout.release_job import ReleaseJob
 from services.rollout.stage import StageContext
 from services.serving.build import sources_digest
@@ -293,6 +294,7 @@ def pack_release(job: ReleaseJob, checked: CheckedRows, training: Training, poin
             "loss": training.chosen.loss_name,
             "seed": job.seed,
             "span": [job.start, job.stop],
+            "made_of": made_of(checked.rows, policies.contract, policies.utility),
         },
         created_at=job.clock(),
     )

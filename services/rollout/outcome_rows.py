@@ -9,7 +9,7 @@ Must never import Prefect, sqlalchemy.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ MOST_DECISIONS = 200_000
 UNREADABLE = "rows that today's contract refuses"
 UNSETTLED = "acted on, but no known outcome recorded"
 YOUNG = "no outcome in the file"
+OLD = "not later than the rows that the release was made of"
 
 
 class RecalibrationError(RuntimeError):
@@ -42,7 +43,8 @@ class RecalibrationError(RuntimeError):
 class OutcomeRows:
     """`columns` (n,) each, `outcomes` (n,) indices or UNLABELLED where nobody saw one, `times` (n,) epoch s, rising.
 
-    `left_out`: how many rows are not among them, by reason; `digest` names their content.
+    `left_out`: how many rows are not among them, by reason; `digest` names their content; `later_than`: epoch s that
+    all of them are later than, None where nobody knows up to when the release was made of rows.
     """
 
     columns: Columns
@@ -51,6 +53,7 @@ class OutcomeRows:
     source: str
     digest: str
     left_out: Mapping[str, int]
+    later_than: float | None = None
 
     def __len__(self) -> int:
         return len(self.outcomes)
@@ -64,9 +67,7 @@ class OutcomeRows:
     def part(self, which: slice) -> OutcomeRows:
         """Some of the rows."""
         columns = {name: values[which] for name, values in self.columns.items()}
-        return OutcomeRows(
-            columns, self.outcomes[which], self.times[which], self.source, self.digest, self.left_out
-        )
+        return replace(self, columns=columns, outcomes=self.outcomes[which], times=self.times[which])
 
 
 def rows_of_store(db: Database, policies: PolicySet, *, since: float, now: float) -> OutcomeRows:
@@ -111,12 +112,16 @@ def rows_of_store(db: Database, policies: PolicySet, *, since: float, now: float
         source="decisions of the store",
         digest=canonical_sha256([[one.decision_id, seen] for one, seen in zip(kept, outcomes, strict=True)]),
         left_out=left_out,
+        later_than=since,
     )
 
 
-def rows_of_file(delivered: pl.DataFrame, policies: PolicySet, *, folder: Path, source: str) -> OutcomeRows:
-    """The rows that keep the contract and have an outcome; snapshot and quarantine are written to `folder`.
+def rows_of_file(
+    delivered: pl.DataFrame, policies: PolicySet, *, folder: Path, source: str, later_than: float | None
+) -> OutcomeRows:
+    """The rows that keep the contract, have an outcome, and happened after `later_than` (epoch s; None: any).
 
+    Snapshot and quarantine are written to `folder`.
     Raises RecalibrationError where the file as a whole breaks the contract, TrainingError without an outcome.
     """
     contract, utility = policies.contract, policies.utility
@@ -130,7 +135,12 @@ def rows_of_file(delivered: pl.DataFrame, policies: PolicySet, *, folder: Path, 
     labels = outcome_indices(
         columns[contract.label], label_outcomes=contract.label_outcomes, outcomes=utility.outcomes
     )
-    known, outcomes = labelled_rows(columns, labels)
+    times = np.asarray(columns[contract.event_time], dtype=np.float64)
+    is_later = times > (-np.inf if later_than is None else later_than)
+    if not is_later.any():
+        raise RecalibrationError(f"no row of {source} is later than those that the release was made of")
+    columns = {name: values[is_later] for name, values in columns.items()}
+    known, outcomes = labelled_rows(columns, labels[is_later])
     return OutcomeRows(
         columns=known,
         outcomes=outcomes,
@@ -139,6 +149,8 @@ def rows_of_file(delivered: pl.DataFrame, policies: PolicySet, *, folder: Path, 
         digest=report.snapshot_digest,
         left_out={
             UNREADABLE: report.quarantined,
-            YOUNG: len(labels) - len(outcomes),
+            OLD: int((~is_later).sum()),
+            YOUNG: int(is_later.sum()) - len(outcomes),
         },
+        later_than=later_than,
     )

@@ -2,8 +2,9 @@
 
 The rows are cut in the order of time. On the earlier part the map is fitted and the operating point found; the later
 part judges both, by the alignment stage's own gates, against the champion. Where the rows come from live decisions, the
-outcomes that nobody saw are drawn, in each part from a map fitted on that part's own seen outcomes: what the gates say
-of a row on which nobody has acted is then the model's word, and how many these are is said with the result.
+outcomes that nobody saw are drawn, in each part from a map fitted on that part alone (the later one's always on seen
+outcomes): what the gates say of a row on which nobody has acted is then the model's word, and how many these are is
+said with the result.
 Must never import Prefect.
 """
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from policies.operating.point_search import search_point
 from policies.utility.utility import UtilitySpec, realised_utility
 from services.ledger.ledger import append
+from services.rollout.made_of import base_rates, weights_job, weights_made_at
 from services.rollout.offline_stages import judge_point
 from services.rollout.outcome_rows import OutcomeRows, RecalibrationError
 from services.rollout.release_job import ReleaseJob
@@ -36,6 +38,7 @@ from services.training.recalibrate import (
     complete,
     recalibrate,
     require_outcomes,
+    seen_map,
 )
 
 EARLIER = 2 / 3
@@ -87,6 +90,7 @@ class RecalibratedRelease:
     fitted_rows: int
     judged: Judged
     unit: str
+    outcomes: tuple[str, ...]
 
     def sentences(self) -> tuple[str, ...]:
         """For people, one fact a line."""
@@ -95,8 +99,8 @@ class RecalibratedRelease:
             f"{len(self.rows):,} rows ({self.rows.source}), {seen:,} of them with a known outcome; "
             f"the outcomes of the other {len(self.rows) - seen:,} were not seen",
             *(f"left out: {count:,} {why}" for why, count in self.rows.left_out.items() if count),
-            f"{self.fitted.method} on the earlier {self.fitted_rows:,}: log loss {self.fitted.loss_before:.4f} → "
-            f"{self.fitted.loss_after:.4f} nats",
+            f"{self.fitted.method} on the earlier {self.fitted_rows:,}{_losses(self.fitted)}",
+            *self._rates(),
             f"on the later {judged.rows:,} ({judged.seen:,} outcomes seen): {judged.before:+.4f} → {judged.after:+.4f} "
             f"{self.unit} a decision; acts on {judged.acts_before:.1%} → {judged.acts_after:.1%}",
         ]
@@ -105,6 +109,10 @@ class RecalibratedRelease:
                 "the scores no longer tell the outcomes of these rows apart: what is left is the base rate and "
                 "each row's payoffs. Retrain"
             )
+        if self.rows.later_than is None:
+            lines.append(
+                f"{self.parent} does not say up to when it was made of rows: that these are later, nobody has checked"
+            )
         if judged.seen < judged.rows:
             lines.append(
                 f"of that gain {judged.seen_gain:+.4f} was seen; it newly acts on {judged.unseen_acts:,} rows whose "
@@ -112,6 +120,15 @@ class RecalibratedRelease:
                 "canary tries it. Assumed: what was done rested on the row and the release alone"
             )
         return tuple(lines)
+
+    def _rates(self) -> tuple[str, ...]:
+        """The base rates that were estimated without outcomes."""
+        errors = self.fitted.rate_errors
+        if errors is None:
+            return ()
+        each = zip(self.outcomes, self.fitted.base_rates, errors, strict=True)
+        found = ", ".join(f"{name} {rate:.1%} ± {1.96 * error:.1%}" for name, rate, error in each)
+        return (f"without outcomes: {found} (95 %), if the rows of each outcome look as they did",)
 
     def to_json(self) -> dict[str, object]:
         """All of it, JSON-safe."""
@@ -124,11 +141,14 @@ class RecalibratedRelease:
             "rows": len(self.rows),
             "seen": int(self.rows.is_seen.sum()),
             "left_out": dict(self.rows.left_out),
+            "later_than": self.rows.later_than,
             "fitted": {
                 "rows": self.fitted_rows,
                 "outcomes": list(self.fitted.seen),
                 "log_loss_before": self.fitted.loss_before,
                 "log_loss_after": self.fitted.loss_after,
+                "base_rates": list(self.fitted.base_rates),
+                "rate_errors": None if self.fitted.rate_errors is None else list(self.fitted.rate_errors),
             },
             "judged": {**vars(self.judged)},
         }
@@ -148,12 +168,20 @@ def recalibrate_release(
     earlier, later = rows.part(slice(0, cut)), rows.part(slice(cut, None))
     logits = forward(scorer.architecture, scorer.weights, scorer.preprocessing.transform(rows.columns))
     fitted = recalibrate(
-        scorer.calibration, logits[:cut], earlier.outcomes, method=method, names=utility.outcomes
+        scorer.calibration,
+        logits[:cut],
+        earlier.outcomes,
+        method=method,
+        names=utility.outcomes,
+        rates_before=base_rates(parent, utility.outcomes),
     )
     require_outcomes(later.outcomes, names=utility.outcomes, least=LEAST_JUDGED, what="to judge the result")
-    earlier_outcomes, later_outcomes = (
-        complete(scorer.calibration, some, part.outcomes, method=method, seed=job.seed)
-        for some, part in ((logits[:cut], earlier), (logits[cut:], later))
+    earlier_outcomes = complete(fitted.calibration, logits[:cut], earlier.outcomes, seed=job.seed)
+    later_outcomes = complete(
+        seen_map(scorer.calibration, logits[cut:], later.outcomes, method=method),
+        logits[cut:],
+        later.outcomes,
+        seed=job.seed,
     )
     candidate = _Recalibrated(
         scorer.weights, scorer.architecture, scorer.preprocessing, fitted.calibration, utility.outcomes
@@ -178,7 +206,7 @@ def recalibrate_release(
         candidate=candidate,
         operating_point=point,
         policies=job.policies.texts,
-        provenance=_provenance(job, parent, rows, fitted),
+        provenance=_provenance(job, parent, rows, fitted, fitted_through=float(earlier.times[-1])),
         created_at=job.clock(),
     )
     payoffs = utility.payoffs(later.columns)
@@ -188,7 +216,7 @@ def recalibrate_release(
     judged = _judged(
         scorer.decide(later.columns).actions, actions, payoffs, later_outcomes, later.is_seen, utility
     )
-    made = RecalibratedRelease(release, parent.id, fitted, rows, cut, judged, utility.unit)
+    made = RecalibratedRelease(release, parent.id, fitted, rows, cut, judged, utility.unit, utility.outcomes)
     for kind, body in (
         ("recalibrated", {"job": job.name, **made.to_json()}),
         (
@@ -205,18 +233,18 @@ def recalibrate_release(
     return made
 
 
+def _losses(fitted: Recalibration) -> str:
+    if fitted.loss_before is None or fitted.loss_after is None:
+        return ", none of which has an outcome"
+    return f": log loss {fitted.loss_before:.4f} → {fitted.loss_after:.4f} nats"
+
+
 def _judged_as_recalibrated(job: ReleaseJob) -> ReleaseJob:
     """Without the scenarios that its weights stood when they were trained (`appliesTo: trained`)."""
     scenarios = job.policies.scenarios
     if scenarios is None:
         return job
     return replace(job, policies=replace(job.policies, scenarios=scenarios.for_recalibrated()))
-
-
-def weights_made_at(release: Release) -> float:
-    """When its weights were trained, epoch s: those of a recalibrated release are older than itself. Earlier decisions
-    may have been among the rows that it was trained on."""
-    return float(str(release.provenance.get("weights_made_at", release.created_at)))
 
 
 def _check_same(parent: Release, its: UtilitySpec, current: UtilitySpec) -> None:
@@ -254,7 +282,7 @@ def _judged(
 
 
 def _provenance(
-    job: ReleaseJob, parent: Release, rows: OutcomeRows, fitted: Recalibration
+    job: ReleaseJob, parent: Release, rows: OutcomeRows, fitted: Recalibration, *, fitted_through: float
 ) -> dict[str, object]:
     """What the weights came from is the parent's; what is new says so."""
     policies = job.policies
@@ -263,6 +291,7 @@ def _provenance(
         "job": job.name,
         "parent": parent.id,
         "weights_made_at": weights_made_at(parent),
+        "weights_job": weights_job(parent),
         "recalibration": {
             "method": fitted.method,
             "rows": len(rows),
@@ -270,7 +299,9 @@ def _provenance(
             "rows_digest": rows.digest,
             "source": rows.source,
             "from": float(rows.times[0]),
+            "fitted_through": fitted_through,
             "to": float(rows.times[-1]),
+            "base_rates": dict(zip(policies.utility.outcomes, fitted.base_rates, strict=True)),
         },
         "contract_digest": policies.contract.digest,
         "utility_digest": policies.utility.digest,

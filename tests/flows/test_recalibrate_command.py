@@ -97,7 +97,7 @@ def test_help_says_what_is_seen() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--method", "platt"], "'--method' must be one of calibration, prior-shift: platt"),
+        (["--method", "platt"], "'--method' must be one of calibration, prior-shift, prior-shift-em: platt"),
         (["--since", "7d", "--rows", "calls.csv"], "'--since' reads the store, '--rows' a file"),
         (["--since", "7"], "'--since' must be a duration with its unit, like 500ms, 4s, 15m, 1h or 7d: '7'"),
         (["--roll-out", "--json"], "trimtab rollout start --json"),

@@ -59,8 +59,8 @@ def test_a_misspelled_key_is_named_with_its_line(number: int) -> None:
 
 @pytest.mark.parametrize("number", REMOVABLE)
 def test_a_removed_key_is_missed(number: int) -> None:
-    """No key of the file is decoration: without its line the file is refused, or (a dry run, whom it is for) means something
-    else."""
+    """No key of the file is decoration: without its line the file is refused, or (a dry run, whom it is for) means
+    something else."""
     without = "\n".join([*LINES[: number - 1], *LINES[number:]])
     if "dryRun" in LINES[number - 1] or "appliesTo" in LINES[number - 1]:
         assert load_scenarios(without, "s").digest != load_scenarios(TEXT, "s").digest

@@ -189,6 +189,37 @@ def test_a_release_is_not_judged_by_rows_it_was_made_of(
         score(frozen, Scorer.load(release), release=release.id, seen=63)
 
 
+def test_a_recalibrated_release_was_made_of_both_files(
+    make: Callable[..., Manifest],
+    write: Callable[..., Release],
+    delivered: pl.DataFrame,
+    contract: DataContract,
+    tmp_path: Path,
+) -> None:
+    """Of rows 0 to 199 up to the 170th by its weights, of 200 to 299 up to the time that its map was fitted through;
+    each frozen row counts once. Without one of the two snapshots nobody can tell, but where the other has seen some."""
+    from services.data.checks import check
+
+    make(start=0.25)
+    frozen = read_frozen(tmp_path / "benchmarks", "autumn")
+    digests = {}
+    for job, part in (("first", delivered[:200]), ("later", delivered[200:300])):
+        folder = tmp_path / "snapshots" / job
+        folder.mkdir(parents=True)
+        digests[job] = check(part, contract, quarantine=folder / "quarantine.parquet").snapshot_digest
+    middle = datetime(2026, 1, 1, 4, 9, tzinfo=UTC).timestamp()  # of row 249
+    usual = {"job": "later", "weights_job": "first", "snapshot_digest": digests["first"]}
+    newer = {"rows_digest": digests["later"], "fitted_through": middle}
+    both = write(0.0, **usual, recalibration=newer)
+    assert seen_rows(frozen, both, tmp_path / "snapshots") == 63 + 45
+    live = write(0.0, **usual, recalibration={**newer, "rows_digest": "sha256:of decisions"})
+    assert seen_rows(frozen, live, tmp_path / "snapshots") == 63
+    make(start=0.75)
+    last = read_frozen(tmp_path / "benchmarks", "autumn")
+    assert seen_rows(last, both, tmp_path / "snapshots") == 0
+    assert seen_rows(last, live, tmp_path / "snapshots") is None
+
+
 def test_the_history_of_a_version_is_kept_in_the_ledger(
     make: Callable[..., Manifest], write: Callable[..., Release], tmp_path: Path, db: Database
 ) -> None:

@@ -14,7 +14,9 @@ from policies.rollout.rollout_policy import load_rollout
 from services.home import Home, Ports
 from services.ledger.ledger import entries
 from services.rehearsal.bank_marketing import read_calls
+from services.rollout.made_of import base_rates, weights_job, weights_made_at
 from services.rollout.outcome_rows import (
+    OLD,
     UNREADABLE,
     UNSETTLED,
     YOUNG,
@@ -24,8 +26,8 @@ from services.rollout.outcome_rows import (
     rows_of_store,
 )
 from services.rollout.policy_set import PolicySet, load_policies
-from services.rollout.recalibration import recalibrate_release, weights_made_at
-from services.rollout.release_job import ReleaseJob
+from services.rollout.recalibration import recalibrate_release
+from services.rollout.release_job import ReleaseJob, StageRefused
 from services.serving.release import Release, read_release, write_release
 from services.store import decisions as store
 from services.store.database import Database
@@ -37,6 +39,7 @@ from services.training.forward import forward
 from services.training.time_slices import UNLABELLED
 
 SERVICE = "telemarketing"
+BELIEVED = Calibration(2.0, (0.0, 1.0))
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +60,23 @@ def home(tmp_path: Path) -> Home:
 
 @pytest.fixture
 def parent(home: Home, parts: Any, policies: PolicySet) -> Release:
+    return parent_in(home, parts, policies, rates={"not_subscribed": 0.6, "subscribed": 0.4})
+
+
+def parent_in(home: Home, parts: Any, policies: PolicySet, *, rates: dict[str, float]) -> Release:
     """A made-up network, sharper than most, that believes in too many subscribers."""
     return write_release(
         home.releases,
         service=SERVICE,
-        candidate=replace(parts, calibration=Calibration(2.0, (0.0, 1.0))),
+        candidate=replace(parts, calibration=BELIEVED),
         operating_point=OperatingPoint(shift=(0.0, 0.0)),
         policies=policies.texts,
-        provenance={"job": "first", "span": [0.0, 0.3], "seed": 2},
+        provenance={
+            "job": "first",
+            "span": [0.0, 0.3],
+            "seed": 2,
+            "made_of": {"through": 900.0, "base_rates": rates},
+        },
         created_at=1_000.0,
     )
 
@@ -127,7 +139,9 @@ def test_the_weights_stay_and_more_is_earned(
         "rows_digest": "sha256:00",
         "source": "made up",
         "from": 2_000.0,
+        "fitted_through": 3_999.0,
         "to": 4_999.0,
+        "base_rates": dict(zip(policies.utility.outcomes, made.fitted.base_rates, strict=True)),
     }
     assert [entry.kind for entry in entries(db)] == ["verdict", "aligned", "recalibrated", "release_packed"]
     verdict = entries(db, kind="verdict")[0].body["verdict"]
@@ -204,8 +218,76 @@ def test_a_file_keeps_the_contract(policies: PolicySet, tmp_path: Path) -> None:
 
     calls = read_calls().head(1_500)
     young = calls.with_columns(y=pl.when(pl.int_range(pl.len()) < 1_400).then(pl.col("y")))
-    found = rows_of_file(young, policies, folder=tmp_path / "snap", source="calls.csv")
-    assert (len(found), found.left_out) == (1_400, {UNREADABLE: 0, YOUNG: 100})
+    found = rows_of_file(young, policies, folder=tmp_path / "snap", source="calls.csv", later_than=None)
+    assert (len(found), found.left_out) == (1_400, {UNREADABLE: 0, OLD: 0, YOUNG: 100})
     assert (np.diff(found.times) >= 0).all()
     with pytest.raises(RecalibrationError, match="1000"):
-        rows_of_file(calls.head(500), policies, folder=tmp_path / "few", source="calls.csv")
+        rows_of_file(calls.head(500), policies, folder=tmp_path / "few", source="calls.csv", later_than=None)
+
+
+def test_rows_of_a_file_are_later_than_the_releases(policies: PolicySet, tmp_path: Path) -> None:
+    """Those up to the instant that the release was made through are left out and counted, that instant included; where
+    none is left it is an error."""
+    calls = read_calls().head(1_500)
+    times = rows_of_file(calls, policies, folder=tmp_path / "a", source="f", later_than=None).times
+    found = rows_of_file(calls, policies, folder=tmp_path / "b", source="f", later_than=float(times[999]))
+    assert (len(found), found.left_out[OLD]) == (500, 1_000)
+    assert found.times[0] > times[999]
+    assert found.later_than == times[999]
+    with pytest.raises(RecalibrationError, match=r"no row of calls\.csv is later"):
+        rows_of_file(calls, policies, folder=tmp_path / "c", source="calls.csv", later_than=float(times[-1]))
+
+
+@pytest.fixture(scope="module")
+def rarer(parts: Any, rows: list[dict[str, Any]]) -> tuple[float, OutcomeRows]:
+    """How often customers subscribe as the parent's map has it, and 3,000 rows of a time in which each outcome's rows
+    look as they did, but nine in ten of the subscribers are gone; only the last 1,000 outcomes are known."""
+    draw = np.random.default_rng(8)
+    columns = {name: draw.choice(np.array([row[name] for row in rows]), 12_000) for name in rows[0]}
+    columns["balance"] = draw.uniform(0, 1_000, 12_000)
+    columns["age"] = draw.integers(18, 80, 12_000).astype(float)
+    logits = forward(parts.architecture, parts.weights, parts.preprocessing.transform(columns))
+    outcomes = (draw.random(12_000) < BELIEVED.apply(logits)[:, 1]).astype(np.int64)
+    kept = np.flatnonzero((outcomes == 0) | (draw.random(12_000) < 0.1))[:3_000]
+    seen = np.where(np.arange(3_000) < 2_000, UNLABELLED, outcomes[kept])
+    some = {name: values[kept] for name, values in columns.items()}
+    rows_of_now = OutcomeRows(some, seen, 2_000.0 + np.arange(3_000), "made up", "sha256:01", {}, 900.0)
+    return float(outcomes.mean()), rows_of_now
+
+
+def test_a_release_is_recalibrated_without_outcomes_to_fit_on(
+    home: Home,
+    db: Database,
+    policies: PolicySet,
+    parts: Any,
+    rarer: tuple[float, OutcomeRows],
+) -> None:
+    """`prior_shift_em` finds the base rate from the scores of rows of which none has an outcome; the later third judges
+    it and it earns more. The sentences say that nothing was seen, the release how often each outcome comes now."""
+    rate, rows = rarer
+    parent = parent_in(home, parts, policies, rates={"not_subscribed": 1 - rate, "subscribed": rate})
+    made = recalibrate_release(job_in(home, db, policies, parent), parent, rows, method="prior_shift_em")
+    truth = rate / 10 / (rate / 10 + 1 - rate)
+    assert made.fitted.rate_errors is not None
+    assert made.fitted.base_rates[1] == pytest.approx(truth, abs=4 * made.fitted.rate_errors[1])
+    assert (made.fitted.seen, made.fitted.loss_before) == ((0, 0), None)
+    assert made.judged.after > made.judged.before
+    said = " ".join(made.sentences())
+    assert "prior_shift_em on the earlier 2,000, none of which has an outcome" in said
+    assert "without outcomes: not_subscribed" in said
+    assert base_rates(made.release, policies.utility.outcomes) == made.fitted.base_rates
+    assert base_rates(parent, policies.utility.outcomes) == (1 - rate, rate)
+    assert (weights_job(made.release), made.release.provenance["job"]) == (
+        "first",
+        "telemarketing-recalibrated-1",
+    )
+
+
+def test_a_shift_that_scores_do_not_show_is_refused_by_the_gates(
+    home: Home, db: Database, policies: PolicySet, parent: Release, later: OutcomeRows
+) -> None:
+    """Fewer subscribe among customers who look the same: no score tells it, so the map hardly moves, and the outcomes
+    of the later rows refuse what comes of it."""
+    unseen = replace(later, outcomes=np.where(np.arange(3_000) < 2_000, UNLABELLED, later.outcomes))
+    with pytest.raises(StageRefused, match="customers-spared fail"):
+        recalibrate_release(job_in(home, db, policies, parent), parent, unseen, method="prior_shift_em")

@@ -6,14 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import softmax
 
 from policies.operating.operating_point import OperatingPoint
 from policies.utility.utility import UtilitySpec, realised_utility
-from services.training.calibration import Calibration
+from services.training.base_rates import shifted_base_rates
+from services.training.calibration import Calibration, log_loss
 from services.training.errors import TrainingError
-from services.training.recalibrate import METHODS, Method, complete, recalibrate
+from services.training.recalibrate import Method, complete, recalibrate
 from services.training.time_slices import UNLABELLED
 
+WITH_OUTCOMES: tuple[Method, ...] = ("calibration", "prior_shift")
 NAMES = ("no_sale", "sale")
 PARENT = Calibration(2.0, (0.0, -0.5))
 TRUTH = Calibration(2.0, (0.0, -2.0))  # what became of it: sales are rarer by a constant of the log odds
@@ -34,7 +38,7 @@ def drifted(toy_columns: Callable[..., dict[str, NDArray[Any]]]) -> Callable[...
     return make
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", WITH_OUTCOMES)
 def test_earns_more_on_later_rows(
     method: Method, drifted: Callable[..., Rows], toy_utility: UtilitySpec
 ) -> None:
@@ -53,7 +57,7 @@ def test_earns_more_on_later_rows(
     assert found.loss_after < found.loss_before
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", WITH_OUTCOMES)
 def test_acted_rows_alone_give_the_same_map(
     method: Method, drifted: Callable[..., Rows], toy_utility: UtilitySpec
 ) -> None:
@@ -69,7 +73,7 @@ def test_acted_rows_alone_give_the_same_map(
     assert outcomes[acted].mean() > 1.4 * outcomes[~acted].mean()
     assert found.calibration.slope == pytest.approx(TRUTH.slope, abs=0.08)
     assert found.calibration.bias[1] == pytest.approx(TRUTH.bias[1], abs=0.08)
-    filled = complete(PARENT, logits, seen, method=method, seed=7)
+    filled = complete(found.calibration, logits, seen, seed=7)
     assert (filled[acted] == outcomes[acted]).all()
     assert filled[~acted].mean() == pytest.approx(outcomes[~acted].mean(), abs=0.01)
 
@@ -93,3 +97,68 @@ def test_too_few_outcomes_are_refused_with_numbers() -> None:
         recalibrate(PARENT, logits, outcomes, method="calibration", names=NAMES)
     with pytest.raises(TrainingError, match="by prior_shift, every outcome must be there at least 20 times"):
         recalibrate(PARENT, logits, outcomes, method="prior_shift", names=NAMES)
+
+
+def shifted(rows: int, now: tuple[float, ...], *, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Logits (n, O) of a model that knows each outcome's scores and thinks the outcomes equally frequent, and outcomes
+    that are not; its calibration adds the logarithms of the rates it was fitted at."""
+    draw = np.random.default_rng(seed)
+    outcomes = draw.choice(len(now), size=rows, p=now)
+    score = draw.normal(1.5 * outcomes, 1.0)
+    return -0.5 * (score[:, None] - 1.5 * np.arange(len(now))) ** 2, outcomes.astype(np.int64)
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [((0.9, 0.1), (0.6, 0.4)), ((0.5, 0.3, 0.2), (0.2, 0.2, 0.6)), ((0.5, 0.5), (0.99, 0.01))],
+)
+def test_base_rates_are_found_without_an_outcome(before: tuple[float, ...], now: tuple[float, ...]) -> None:
+    """The estimate is the likeliest shares of the mixture (an independent search finds none better), within four of its
+    own standard errors of the truth; the recalibrated map has it as its mean, and predicts the outcomes that nobody
+    showed it better than its parent does."""
+    logits, outcomes = shifted(8_000, now, seed=11)
+    parent = Calibration(1.0, tuple(np.log(np.array(before) / before[0]).tolist()))
+    found = shifted_base_rates(parent.apply(logits), before)
+    assert (np.abs(np.array(found.rates) - now) < 4 * np.array(found.errors)).all()
+    assert max(found.errors) < 0.03
+
+    parts = np.exp(logits)
+    likeliest = minimize(
+        lambda free: -np.log(parts @ softmax(np.concatenate([[0.0], free]))).sum(),
+        np.zeros(len(now) - 1),
+        tol=1e-10,
+    )
+    expected = softmax(np.concatenate([[0.0], likeliest.x]))
+    assert found.rates == pytest.approx(expected.tolist(), abs=5e-4)
+
+    made = recalibrate(
+        parent,
+        logits,
+        np.full(8_000, UNLABELLED),
+        method="prior_shift_em",
+        names=tuple("abc"[: len(now)]),
+        rates_before=before,
+    )
+    assert made.base_rates == pytest.approx(found.rates, abs=1e-3)
+    assert (made.seen, made.loss_before, made.calibration.slope) == ((0,) * len(now), None, parent.slope)
+    assert log_loss(made.calibration.apply(logits), outcomes) < log_loss(parent.apply(logits), outcomes)
+
+
+def test_the_error_of_a_base_rate_is_what_chance_makes() -> None:
+    """Over 200 samples the estimates spread as their standard errors say, within a quarter."""
+    before, now = (0.8, 0.2), (0.5, 0.5)
+    parent = Calibration(1.0, (0.0, float(np.log(before[1] / before[0]))))
+    found = [shifted_base_rates(parent.apply(shifted(500, now, seed=seed)[0]), before) for seed in range(200)]
+    spread = np.std([one.rates[1] for one in found])
+    assert spread == pytest.approx(np.mean([one.errors[1] for one in found]), rel=0.25)
+
+
+def test_base_rates_need_rows_and_a_start() -> None:
+    """Fewer than 200 rows, a rate of nothing, and a release that does not say its rates: errors that say so."""
+    logits, outcomes = shifted(300, (0.5, 0.5), seed=1)
+    with pytest.raises(TrainingError, match="at least 200 rows: 199"):
+        shifted_base_rates(PARENT.apply(logits[:199]), (0.5, 0.5))
+    with pytest.raises(TrainingError, match="above 0 and sum to 1"):
+        shifted_base_rates(PARENT.apply(logits), (1.0, 0.0))
+    with pytest.raises(TrainingError, match="it does not say so"):
+        recalibrate(PARENT, logits, outcomes, method="prior_shift_em", names=NAMES)
