@@ -103,6 +103,11 @@ class Home:
         return self.root / "logs" / "decisions"
 
     @property
+    def log_key_file(self) -> Path:
+        """Key of the hashes that stand in the decision logs for hidden fields, mode 0600; not beside the logs."""
+        return self.root / "decision_log.key"
+
+    @property
     def access_log(self) -> Path:
         """Envoy's access log of user decisions, JSON lines."""
         return self.root / "logs" / "envoy" / "access.jsonl"

@@ -10,6 +10,7 @@ Kind = Literal["number", "integer", "category", "text", "boolean", "timestamp"]
 Role = Literal["feature", "label", "entity", "event_time", "audit", "excluded"]
 Metric = Literal["nullValues", "missingValues", "invalidValues", "duplicateValues", "rowCount", "sql"]
 Severity = Literal["error", "warning", "info"]
+InLog = Literal["plain", "hashed", "dropped"]
 Unit = Literal["rows", "percent"]
 
 
@@ -20,7 +21,8 @@ class Column:
     `minimum` and `maximum` are inclusive (epoch seconds UTC for a timestamp). `categories` is set exactly
     when `kind` is "category". `available_at_s`: seconds after the decision at which the value is known (0
     or less: known when deciding). `sensitive`: a protected attribute; it is a feature only if "training" is
-    in `allowed_uses`. `pattern`: a regular expression that the whole text must match.
+    in `allowed_uses`. `pattern`: a regular expression that the whole text must match. `in_log`: how its values stand
+    in the decision log; what is not plain can be recomputed from the log by nobody.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Column:
     min_length: int | None = None
     max_length: int | None = None
     description: str = ""
+    in_log: InLog = "plain"
 
 
 @dataclass(frozen=True)

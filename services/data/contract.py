@@ -6,7 +6,7 @@ with the ML fields in its `customProperties`. Serving imports this module for re
 stay quick to import: it must never import polars, duckdb, pandas or torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from policies.language.digest import canonical_sha256
@@ -56,6 +56,12 @@ class DataContract:
     def decision_columns(self) -> tuple[Column, ...]:
         """What a request brings: features, and the audit columns that are known when deciding."""
         return tuple(c for c in self.columns if c.role in ("feature", "audit") and c.available_at_s <= 0.0)
+
+    def hidden_in_log(self, needed: Iterable[str]) -> tuple[str, ...]:
+        """Features and `needed` fields that the decision log hashes or leaves out: from it no decision on them can be
+        worked out again."""
+        wanted = {*self.feature_names, *needed}
+        return tuple(c.name for c in self.columns if c.in_log != "plain" and c.name in wanted)
 
     def names(self, role: Role) -> tuple[str, ...]:
         return tuple(column.name for column in self.columns if column.role == role)

@@ -13,7 +13,15 @@ from policies.language.yaml_mistakes import did_you_mean
 from policies.language.yaml_source import Document, Issue, Path
 
 TABLE_NAMES = ("entityKey", "eventTime")
-COLUMN_NAMES = ("mlRole", "availableAt", "sensitiveAttribute", "allowedUses", "labelDelay", "labelOutcomes")
+COLUMN_NAMES = (
+    "mlRole",
+    "availableAt",
+    "sensitiveAttribute",
+    "allowedUses",
+    "labelDelay",
+    "labelOutcomes",
+    "decisionLog",
+)
 ROLES = ("feature", "label", "audit", "excluded")
 USES = ("training", "audit", "monitoring")
 

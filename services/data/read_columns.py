@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from policies.language.yaml_mistakes import did_you_mean
 from policies.language.yaml_source import Document, Issue, Path
-from services.data.columns import Column, Kind, Role
+from services.data.columns import Column, InLog, Kind, Role
 from services.data.custom_properties import ROLES, USES, CustomProperties
 
 _KINDS: Mapping[str, Kind] = {
@@ -99,6 +99,7 @@ class _ColumnReader:
             min_length=options.get("minLength"),
             max_length=options.get("maxLength"),
             description=self.entry.get("description", ""),
+            in_log=self._in_log(custom),
         )
         self._check_kind(column)
         self._check_use(column, custom)
@@ -121,6 +122,13 @@ class _ColumnReader:
         if missing:
             self._issue(path, f"labelOutcomes must name an outcome for {', '.join(missing)}")
         return dict(value)
+
+    def _in_log(self, custom: CustomProperties) -> InLog:
+        """How the values stand in the decision log; what is not understood is left out of it."""
+        if not custom.has("decisionLog"):
+            return "plain"
+        said = custom.text("decisionLog", get_args(InLog))
+        return next((way for way in get_args(InLog) if way == said), "dropped")
 
     def _custom(self, *, quiet: bool = False) -> CustomProperties:
         entries = self.entry.get("customProperties")

@@ -169,6 +169,7 @@ def _disagreements(
     declared = {column.name for column in contract.decision_columns}
     found += unknown_fields(documents["utility.yaml"], sorted(declared))
     found += _groups(contract, utility, documents["utility.yaml"])
+    found += _hidden_in_log(contract, utility, documents)
     strangers = sorted(set(contract.label_outcomes.values()) ^ set(utility.outcomes))
     if strangers:
         text = f"outcomes must be those of the contract's label: {', '.join(strangers)} differ"
@@ -194,6 +195,28 @@ def _groups(contract: DataContract, utility: UtilitySpec, document: Document) ->
                 f"{', '.join(column.allowed_uses)} only"
             )
             found.append(document.issue(("constraints", at, "groupPrices"), text))
+    return found
+
+
+def _hidden_in_log(
+    contract: DataContract, utility: UtilitySpec, documents: Mapping[str, Document]
+) -> list[Issue]:
+    """What the contract keeps out of the decision log must not be needed to judge decisions by that log."""
+    found = []
+    needed = {*utility.fields, *(one.group_field for one in utility.constraints)}
+    for at, column in enumerate(contract.columns):
+        if column.in_log != "plain" and column.name in needed:
+            text = (
+                f"decisionLog of '{column.name}' must be plain: utility.yaml reads it, and without it the log cannot "
+                f"tell what a decision earned"
+            )
+            path = ("schema", 0, "properties", at, "customProperties")
+            found.append(documents["contract.yaml"].issue(path, text))
+    hidden = ", ".join(contract.hidden_in_log(()))
+    for at, gate in enumerate(documents["rollout.yaml"].data["gates"]):
+        if hidden and gate.get("where") == "disagreement":
+            text = f"disagreement works decisions out again from the log, where contract.yaml hides {hidden}"
+            found.append(documents["rollout.yaml"].issue(("gates", at, "where"), text))
     return found
 
 

@@ -66,6 +66,7 @@ INCLUDED_SOURCES = (
     "services/serving/explanation.py",
     "services/serving/fault.py",
     "services/serving/launch.py",
+    "services/serving/log_mask.py",
     "services/serving/release.py",
     "services/serving/request_mark.py",
     "services/serving/row_check.py",

@@ -19,6 +19,7 @@ from services.data.contract import DataContract, load_contract
 from services.serving.decision_log import DecisionLog, DecisionLogError, DecisionRecord, Gated
 from services.serving.explanation import Explainer, Explanation
 from services.serving.fault import Fault, InjectedFault
+from services.serving.log_mask import LogMask
 from services.serving.release import Release
 from services.serving.request_mark import RequestMark
 from services.serving.row_check import MAX_ROWS, RowCheck
@@ -48,6 +49,7 @@ class Decider:
         stamps: Stamps,
         fault: Fault | None = None,
         switches_file: Path | None = None,
+        log_key_file: Path | None = None,
     ) -> None:
         contract_file = release.folder / "contract.yaml"
         contract = load_contract(contract_file.read_text(encoding="utf-8"), str(contract_file))
@@ -57,6 +59,8 @@ class Decider:
         self._check = RowCheck(contract.columns, payoff_fields=self._scorer.needed_fields)
         self._contract = contract
         self._log = log
+        mask = LogMask(contract.columns, log_key_file)
+        self._mask = None if mask.hides_nothing else mask
         self._fault = fault
         self._operating_point = _shown(self._scorer.operating_point)
         self._switches = Switches(
@@ -185,7 +189,7 @@ class Decider:
         actions = self._scorer.utility.actions
         at = self.stamps.clock()
         numbers = zip(
-            rows,
+            rows if self._mask is None else map(self._mask.hide, rows),
             decisions.actions.tolist(),
             decisions.scores.tolist(),
             decisions.probabilities.tolist(),

@@ -50,6 +50,7 @@ def launch_command(release_id: str, home: Home, port: int, *, fault: str | None 
         "BENTOML_HOME": str(home.root / "bentoml-running" / release_id),
         "BENTOML_DO_NOT_TRACK": "True",
         "TRIMTAB_DECISION_LOGS": str(home.decision_logs),
+        "TRIMTAB_LOG_KEY": str(home.log_key_file),
         "TRIMTAB_TRUSTED_KEYS": str(home.trusted_keys_file),
         "TRIMTAB_SWITCHES": str(home.switches_file(release_id.rpartition("-")[0])),
         # One release serves one request at a time; more BLAS threads only take cores from its neighbours.

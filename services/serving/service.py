@@ -27,15 +27,18 @@ from services.serving.release import ReleaseError, read_release
 
 RELEASE_FOLDER = Path(__file__).resolve().parents[2] / "release"
 LOGS_VARIABLE = "TRIMTAB_DECISION_LOGS"
+LOG_KEY_VARIABLE = "TRIMTAB_LOG_KEY"
 SWITCHES_VARIABLE = "TRIMTAB_SWITCHES"
 REHEARSAL_VARIABLE = "TRIMTAB_REHEARSAL"  # set by the launcher's --rehearsal, by nothing else
 
 
 @dataclass(frozen=True)
 class ServingSettings:
-    """Where decisions are logged, where switched-off actions stand, and the fault of a rehearsal, if any."""
+    """Where decisions are logged and hashed fields have their key, where switched-off actions stand, and the fault of
+    a rehearsal, if any."""
 
     decision_logs: Path
+    log_key_file: Path | None
     fault: Fault | None
     switches_file: Path | None
 
@@ -48,9 +51,12 @@ def read_settings(environment: Mapping[str, str]) -> ServingSettings:
     fault_text = environment.get(FAULT_VARIABLE)
     if fault_text and environment.get(REHEARSAL_VARIABLE) != "1":
         raise ReleaseError(f"'{FAULT_VARIABLE}' must not be set outside a rehearsal: {fault_text!r}")
-    switches = environment.get(SWITCHES_VARIABLE)
+    switches, log_key = environment.get(SWITCHES_VARIABLE), environment.get(LOG_KEY_VARIABLE)
     return ServingSettings(
-        Path(logs), parse_fault(fault_text) if fault_text else None, Path(switches) if switches else None
+        Path(logs),
+        Path(log_key) if log_key else None,
+        parse_fault(fault_text) if fault_text else None,
+        Path(switches) if switches else None,
     )
 
 
@@ -94,6 +100,7 @@ class DecisionService:
         decider = Decider(
             release,
             log=log,
+            log_key_file=settings.log_key_file,
             stamps=Stamps(
                 clock=time.time,
                 timer_ms=lambda: time.perf_counter() * 1000,

@@ -158,9 +158,8 @@ def _save(connection: Connection, heard: Mapping[str, _Heard], *, received_at: f
         for outcome, at in one.others.items()
     ]
     table = tables.outcome_conflicts
-    for chunk in _chunks(
-        {row["decision_id"] for row in others}
-    ):  # what stands now may have been a loser before
+    contested = {key for key, one in heard.items() if one.others}
+    for chunk in _chunks(contested):  # what stands now may have been one of the others before
         connection.execute(delete(table).where(table.c.decision_id.in_(chunk)))
     if others:
         connection.execute(table.insert(), others)

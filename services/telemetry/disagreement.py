@@ -60,6 +60,10 @@ class Recomputation:
         file = release.folder / "contract.yaml"
         contract = load_contract(file.read_text(encoding="utf-8"), str(file))
         self._scorer = Scorer.load(release)
+        if hidden := contract.hidden_in_log(self._scorer.needed_fields):
+            raise DisagreementError(
+                f"what {release.id} would do cannot be recomputed: its contract hides {', '.join(hidden)} in the log"
+            )
         self._check = RowCheck(contract.columns, payoff_fields=self._scorer.needed_fields)
         self._names = np.array(self._scorer.utility.actions, dtype=object)
         low, high = self._scorer.utility.range
