@@ -25,13 +25,15 @@ from services.serving.row_check import RowCheck
 from services.store import decisions as store
 from services.store.database import Database
 from services.store.evidence import DecidedUnit, delivered_decisions
+from services.training.known_rows import known_rows
+from services.training.predicted_fields import fields_known_later
 from services.training.preprocessing import Columns
-from services.training.time_slices import UNLABELLED, labelled_rows, outcome_indices
+from services.training.time_slices import UNLABELLED
 
 MOST_DECISIONS = 200_000
 UNREADABLE = "rows that today's contract refuses"
 UNSETTLED = "acted on, but no known outcome recorded"
-YOUNG = "no outcome in the file"
+YOUNG = "no outcome in the file, or nothing to price it by"
 OLD = "not later than the rows that the release was made of"
 
 
@@ -84,7 +86,8 @@ def rows_of_store(db: Database, policies: PolicySet, *, since: float, now: float
     through = min(now, watermark) - policies.rollout.maturity_s
     found = delivered_decisions(db, since=since, through=through, limit=MOST_DECISIONS)
     decided = [one for one in found if one.release.rpartition("-")[0] == policies.service]
-    accepts = RowCheck(contract.columns, payoff_fields=utility.fields)
+    known = set(utility.fields) - set(fields_known_later(contract, utility))
+    accepts = RowCheck(contract.columns, payoff_fields=known)
     kept: list[DecidedUnit] = []
     rows: list[dict[str, object]] = []
     outcomes: list[int] = []
@@ -132,15 +135,12 @@ def rows_of_file(
         raise RecalibrationError("; ".join(rule.sentence() for rule in report.failed))
     ordered = by_event_time(pl.read_parquet(report.snapshot), contract, start=0.0, stop=1.0)
     columns = to_arrays(ordered, contract)
-    labels = outcome_indices(
-        columns[contract.label], label_outcomes=contract.label_outcomes, outcomes=utility.outcomes
-    )
     times = np.asarray(columns[contract.event_time], dtype=np.float64)
     is_later = times > (-np.inf if later_than is None else later_than)
     if not is_later.any():
         raise RecalibrationError(f"no row of {source} is later than those that the release was made of")
     columns = {name: values[is_later] for name, values in columns.items()}
-    known, outcomes = labelled_rows(columns, labels[is_later])
+    known, outcomes = known_rows(columns, contract, utility)
     return OutcomeRows(
         columns=known,
         outcomes=outcomes,

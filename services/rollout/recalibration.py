@@ -29,7 +29,8 @@ from services.serving.release import Release, write_release
 from services.serving.scorer import Scorer
 from services.signing.release_signature import sign_in_home
 from services.training.calibration import LEAST_SLOPE, Calibration
-from services.training.forward import Architecture, Weights, forward
+from services.training.forward import Architecture, Weights, filled_in, forward
+from services.training.predicted_fields import settled
 from services.training.preprocessing import Columns, Preprocessing
 from services.training.recalibrate import (
     LEAST_JUDGED,
@@ -59,6 +60,9 @@ class _Recalibrated:
 
     def probabilities(self, columns: Columns) -> NDArray[np.float64]:
         return self.calibration.apply(self.logits(columns))
+
+    def decided_on(self, columns: Columns) -> Columns:
+        return filled_in(self.architecture, self.weights, self.preprocessing, columns)
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,7 @@ def recalibrate_release(
     """
     utility, scorer = job.policies.utility, Scorer.load(parent)
     _check_same(parent, scorer.utility, utility)
+    rows = _priced_rows(rows, scorer)
     cut = round(len(rows) * EARLIER)
     earlier, later = rows.part(slice(0, cut)), rows.part(slice(cut, None))
     logits = forward(scorer.architecture, scorer.weights, scorer.preprocessing.transform(rows.columns))
@@ -191,6 +196,7 @@ def recalibrate_release(
         earlier.columns,
         probabilities=fitted.calibration.apply(logits[:cut]),
         outcomes=earlier_outcomes,
+        decided_on=candidate.decided_on(earlier.columns),
     )
     point = judge_point(
         _judged_as_recalibrated(job),
@@ -199,6 +205,7 @@ def recalibrate_release(
         outcomes=later_outcomes,
         times=later.times,
         score=candidate.probabilities,
+        sees=candidate.decided_on,
     )
     release = write_release(
         job.home.releases,
@@ -209,12 +216,17 @@ def recalibrate_release(
         provenance=_provenance(job, parent, rows, fitted, fitted_through=float(earlier.times[-1])),
         created_at=job.clock(),
     )
-    payoffs = utility.payoffs(later.columns)
+    seen = candidate.decided_on(later.columns)
     actions = point.choose(
-        payoffs, candidate.probabilities(later.columns), utility=utility, columns=later.columns
+        utility.payoffs(seen), candidate.probabilities(later.columns), utility=utility, columns=seen
     )
     judged = _judged(
-        scorer.decide(later.columns).actions, actions, payoffs, later_outcomes, later.is_seen, utility
+        scorer.decide(later.columns).actions,
+        actions,
+        utility.payoffs(later.columns),
+        later_outcomes,
+        later.is_seen,
+        utility,
     )
     made = RecalibratedRelease(release, parent.id, fitted, rows, cut, judged, utility.unit, utility.outcomes)
     for kind, body in (
@@ -231,6 +243,14 @@ def recalibrate_release(
     ):
         append(job.db, kind, body, service=job.policies.service, rollout_id=None, at=job.clock())
     return made
+
+
+def _priced_rows(rows: OutcomeRows, scorer: Scorer) -> OutcomeRows:
+    """The rows with what the release predicts where nobody has learnt a field that is known only after the decision."""
+    hidden = scorer.predicted_fields
+    unknown = {name: np.full(len(rows), np.nan) for name in hidden if name not in rows.columns}
+    columns = {**rows.columns, **unknown}
+    return replace(rows, columns=settled(columns, scorer.decided_on(columns), hidden))
 
 
 def _losses(fitted: Recalibration) -> str:

@@ -64,4 +64,4 @@ def _errors(likelihoods: Floats, rates: Floats) -> Floats:
     slopes = (likelihoods[:, 1:] - likelihoods[:, :1]) / (likelihoods @ rates)[:, None]
     covariance = np.linalg.pinv(slopes.T @ slopes)
     own = np.clip(np.diag(covariance), 0.0, None)
-    return np.sqrt(np.concatenate([[max(float(covariance.sum()), 0.0)], own]))
+    return np.asarray(np.sqrt(np.concatenate([[max(float(covariance.sum()), 0.0)], own])))
