@@ -138,7 +138,8 @@ class Change:
 class UtilitySpec:
     """A checked `utility.yaml`.
 
-    `range` bounds every weighted payoff, inclusive, in `unit`; `fields` are what the payoffs read of a row;
+    `range` bounds every weighted payoff, inclusive, in `unit`; `fields` are what the payoffs read of a row, `hidden`
+    those of them that nobody knows yet when deciding;
     `domains` gives each domain's owner and error budget; `warnings` are lawful but suspicious; `digest` covers the
     meaning, not the layout.
     """
@@ -163,6 +164,7 @@ class UtilitySpec:
     hypotheses: tuple[Hypothesis, ...]
     fields: tuple[str, ...]
     digest: str
+    hidden: tuple[str, ...] = ()
     warnings: tuple[Issue, ...] = ()
 
     @property
@@ -255,6 +257,7 @@ def load_utility(text: str, source: str) -> UtilitySpec:
         hypotheses=tuple(Hypothesis(**one.model_dump()) for one in file.hypotheses),
         fields=tuple(sorted({field for cell in cells for field in cell.fields})),
         digest=canonical_sha256(document.data),
+        hidden=file.hidden_when_deciding,
         warnings=_warnings(file, document),
     )
 

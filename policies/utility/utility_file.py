@@ -164,6 +164,10 @@ class UtilityFile(StrictModel):
     outcome_known_after: tuple[str, ...] = Field(
         min_length=1, description="The actions after which the outcome is learned."
     )
+    hidden_when_deciding: tuple[Text, ...] = Field(
+        default=(),
+        description="Fields that payoffs read and nobody knows yet when deciding: releases predict them.",
+    )
     range: RangeFile = Field(
         description="Every weighted payoff lies within, inclusive. The canary's tests rest on it: keep it tight."
     )

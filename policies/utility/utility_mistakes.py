@@ -6,7 +6,7 @@ Must never import: anything that does I/O.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -28,6 +28,7 @@ def cross_check(file: UtilityFile, document: Document) -> tuple[Issue, ...]:
             _cells(file, document),
             _quantities(file, document),
             _sensitivities(file, document),
+            _hidden(file, document),
             _rest(file, document),
         )
         for issue in issues
@@ -38,6 +39,7 @@ def _repeated_names(file: UtilityFile, document: Document) -> Iterator[Issue]:
     lists: tuple[tuple[str, Sequence[str], bool], ...] = (
         ("actions", file.actions, False),
         ("outcomes", file.outcomes, False),
+        ("hiddenWhenDeciding", file.hidden_when_deciding, False),
         ("quantities", [q.name for q in file.quantities], True),
         ("stakeholders", [s.name for s in file.stakeholders], True),
         ("domains", [d.name for d in file.domains], True),
@@ -123,6 +125,15 @@ def _quantities(file: UtilityFile, document: Document) -> Iterator[Issue]:
             yield document.issue((*here, "sensitivity"), text, of_key=True)
 
 
+def _hidden(file: UtilityFile, document: Document) -> Iterator[Issue]:
+    """Each must be read by a payoff."""
+    texts = [cell for s in file.stakeholders for row in s.payoffs.values() for cell in row.values()]
+    read = {name for text in texts if isinstance(text, str) for name in _names(text)}
+    for at, name in enumerate(file.hidden_when_deciding):
+        if name not in read or name in {one.name for one in file.quantities}:
+            yield document.issue(("hiddenWhenDeciding", at), f"must be a field that a payoff reads: '{name}'")
+
+
 def constant_payoff(cell: float | str | None, file: UtilityFile) -> float | str | None:
     """A payoff that reads quantities alone as the number it is; anything else as it stands."""
     if not isinstance(cell, str):
@@ -203,22 +214,39 @@ def _rest(file: UtilityFile, document: Document) -> Iterator[Issue]:
             )
 
 
-def unknown_fields(document: Document, known: Iterable[str]) -> tuple[Issue, ...]:
-    """Fields that a payoff reads and nobody offers, each at its cell; `document` must have passed the checks above."""
+def unknown_fields(document: Document, known: Iterable[str], later: Collection[str]) -> tuple[Issue, ...]:
+    """Fields that a payoff reads and nobody offers, each at its cell; `document` must have passed the checks above.
+
+    `known` when deciding; `later`: numbers known only afterwards, which must be named under hiddenWhenDeciding.
+    """
     names = tuple(known)
+    hidden = document.data.get("hiddenWhenDeciding", ())
     quantities = {one["name"]: 0.0 for one in document.data.get("quantities", ())}
     found = [
         document.issue(("quantities", at, "name"), f"must not be a field of the contract, too: '{name}'")
         for at, name in enumerate(quantities)
         if name in names
     ]
+    found += [
+        document.issue(
+            ("hiddenWhenDeciding", at),
+            f"must be a number that the contract makes known after the decision (availableAt): '{name}'"
+            + did_you_mean(name, tuple(later)),
+        )
+        for at, name in enumerate(hidden)
+        if name not in later
+    ]
     for at, stakeholder in enumerate(document.data["stakeholders"]):
         for action, row in stakeholder["payoffs"].items():
             for outcome, cell in row.items():
                 fields = compile_expression(cell, quantities).fields if isinstance(cell, str) else ()
-                for field in sorted(set(fields) - set(names)):
+                for field in sorted(set(fields) - set(names) - set(hidden)):
                     text = f"reads a field that the contract does not offer at decision time: {field}"
-                    text += did_you_mean(field, names)
+                    text += (
+                        "; it is known later: name it under hiddenWhenDeciding, and releases predict it"
+                        if field in later
+                        else did_you_mean(field, names)
+                    )
                     path: Path = ("stakeholders", at, "payoffs", action, outcome)
                     found.append(document.issue(path, f"{text} (known: {', '.join(names)})"))
     return tuple(found)

@@ -33,7 +33,7 @@ from services.serving.release import Release, write_release
 from services.serving.scorer import Scorer
 from services.signing.release_signature import sign_in_home
 from services.training.known_rows import known_rows
-from services.training.predicted_fields import fields_known_later, settled
+from services.training.predicted_fields import settled
 from services.training.preprocessing import Columns
 from services.training.time_slices import TimePlan, TimeSlices, time_slices
 from services.training.train import Training, train
@@ -268,8 +268,7 @@ def _operating_point(job: ReleaseJob, training: Training, slices: TimeSlices) ->
 def _known(part: Columns, training: Training, job: ReleaseJob) -> tuple[Columns, NDArray[np.int64]]:
     """The rows that have an outcome and can be priced, as they turned out; and the outcomes (n,)."""
     known, outcomes = known_rows(part, job.policies.contract, job.policies.utility)
-    hidden = fields_known_later(job.policies.contract, job.policies.utility)
-    return settled(known, training.chosen.decided_on(known), hidden), outcomes
+    return settled(known, training.chosen.decided_on(known), job.policies.utility.hidden), outcomes
 
 
 def pack_release(job: ReleaseJob, checked: CheckedRows, training: Training, point: OperatingPoint) -> Release:

@@ -166,8 +166,9 @@ def _disagreements(
         if owner != service:
             text = f"must be the folder's service {service!r}: {owner!r}"
             found.append(documents[name].issue(("service",), text))
-    declared = {column.name for column in contract.decision_columns}
-    found += unknown_fields(documents["utility.yaml"], sorted(declared))
+    declared = sorted(column.name for column in contract.decision_columns)
+    later = sorted(column.name for column in contract.later_columns)
+    found += unknown_fields(documents["utility.yaml"], declared, later)
     found += _groups(contract, utility, documents["utility.yaml"])
     found += _hidden_in_log(contract, utility, documents)
     strangers = sorted(set(contract.label_outcomes.values()) ^ set(utility.outcomes))
@@ -198,6 +199,22 @@ def _groups(contract: DataContract, utility: UtilitySpec, document: Document) ->
     return found
 
 
+def _known_later(policies: PolicySet, document: Document) -> list[Issue]:
+    """Payoffs that read what is known only after the decision; decisions rest on a prediction of it then."""
+    return [
+        document.issue(
+            ("stakeholders", at, "payoffs", action),
+            f"reads '{name}', known only {policies.contract.column(name).available_at_s:g} s after the decision: "
+            "releases decide on their prediction of it, and no live comparison can use the payoff",
+            of_key=True,
+        )
+        for at, stakeholder in enumerate(policies.utility.stakeholders)
+        for action, row in zip(policies.utility.actions, stakeholder.payoffs, strict=True)
+        for name in policies.utility.hidden
+        if any(name in cell.fields for cell in row)
+    ]
+
+
 def _hidden_in_log(
     contract: DataContract, utility: UtilitySpec, documents: Mapping[str, Document]
 ) -> list[Issue]:
@@ -224,7 +241,7 @@ def lint_warnings(policies: PolicySet, *, today: date) -> tuple[Issue, ...]:
     """What is allowed but should be looked at: unobservable payoffs, starved bets, a review that is overdue."""
     utility = load_document(policies.texts["utility.yaml"], f"{policies.place}/utility.yaml")
     rollout = load_document(policies.texts["rollout.yaml"], f"{policies.place}/rollout.yaml")
-    found = list(policies.utility.warnings)
+    found = [*policies.utility.warnings, *_known_later(policies, utility)]
     found += rollout_warnings_beside(policies.utility, policies.rollout, rollout)
     for document, due in ((utility, policies.utility.review_by), (rollout, policies.rollout.review_by)):
         if due is not None and due < today:

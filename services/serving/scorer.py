@@ -137,7 +137,7 @@ class Scorer:
 
     @property
     def predicted_fields(self) -> tuple[str, ...]:
-        """Fields that payoffs read and the release predicts, because they are known only after the decision."""
+        """Fields that payoffs read and the release predicts, because nobody knows them yet when deciding."""
         return () if self.architecture.fields is None else self.architecture.fields.names
 
     @property
@@ -153,15 +153,13 @@ class Scorer:
             ("logits of the network", len(outcomes), self.architecture.outcomes),
             ("actions of the operating point", len(self.utility.actions), len(self.operating_point.shift)),
             ("outcomes of the calibration", len(outcomes), len(self.calibration.bias)),
+            ("predicted fields", self.utility.hidden, self.predicted_fields),
             ("numeric inputs", self.preprocessing.numeric_width, self.architecture.numeric),
             ("cardinalities", self.preprocessing.cardinalities, self.architecture.cardinalities),
         )
         for what, expected, found in checks:
             if found != expected:
                 raise ReleaseError(f"{release.folder}: {what} must be {expected}: {found}")
-        strangers = sorted(set(self.predicted_fields) - set(self.utility.fields))
-        if strangers:
-            raise ReleaseError(f"{release.folder}: predicted fields must be read by a payoff: {strangers}")
 
 
 def _thresholds(priced: NDArray[np.float64]) -> NDArray[np.float64] | None:

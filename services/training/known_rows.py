@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from policies.utility.utility import UtilitySpec
 from services.training.errors import TrainingError
-from services.training.predicted_fields import fields_known_later, is_needed
+from services.training.predicted_fields import is_needed
 from services.training.preprocessing import Columns, FeatureContract
 from services.training.time_slices import labelled_rows, outcome_indices
 
@@ -30,7 +30,7 @@ def known_rows(
 ) -> tuple[Columns, NDArray[np.int64]]:
     """The rows whose outcome is known, and the outcomes' indices (n,) in the spec's order.
 
-    Left out as well: rows that lack a field known only later which the payoffs of their own outcome read. Raises
+    Left out as well: rows that lack a field hidden when deciding which the payoffs of their own outcome read. Raises
     TrainingError where none is left.
     """
     found = outcome_indices(
@@ -38,7 +38,7 @@ def known_rows(
     )
     known, outcomes = labelled_rows(columns, found)
     lacking = np.zeros(len(outcomes), dtype=bool)
-    for name in fields_known_later(contract, utility):
+    for name in utility.hidden:
         if name not in known:
             raise TrainingError(f"'{name}' must be among the columns: {sorted(known)}")
         is_missing = np.isnan(np.asarray(known[name], dtype=np.float64))

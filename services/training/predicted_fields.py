@@ -1,11 +1,11 @@
 """Fields that a payoff reads and nobody knows yet when deciding: predicted, and put in their place.
 
-The contract says of such a field when it is known (`availableAt` above 0). A second small network beside the one for
-the outcomes, on the same inputs, learns its value where a payoff needs it: on the rows of those outcomes whose payoffs
-read it. So what is predicted is the mean given the row and such an outcome; payoffs that are linear in the field get
-the expected payoff exactly, and what an action earns is expected rightly even where the value hangs on the outcome (an
-order's amount is known of buyers only). A payoff that bends in the field (clip, log) is read at the mean, which is
-near, not exact.
+utility.yaml names such a field under `hiddenWhenDeciding`; the contract says when it is known (`availableAt`). A second
+small network beside the one for the outcomes, on the same inputs, learns its value where a payoff needs it: on the rows
+of those outcomes whose payoffs read it. So what is predicted is the mean given the row and such an outcome; payoffs
+that are linear in the field get the expected payoff exactly, and what an action earns is expected rightly even where
+the value hangs on the outcome (an order's amount is known of buyers only). A payoff that bends in the field (clip, log)
+is read at the mean, which is near, not exact.
 Source: Zadrozny and Elkan, "Learning and Making Decisions When Costs and Probabilities are Both Unknown", KDD 2001.
 
 numpy only: serving imports this file, so it must never import torch.
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from policies.utility.utility import UtilitySpec
 from services.training.errors import TrainingError
-from services.training.preprocessing import Columns, FeatureContract
+from services.training.preprocessing import Columns
 
 Floats = NDArray[np.float64]
 
@@ -63,12 +63,6 @@ class FieldNetwork:
         numbers = {key: tuple(float(v) for v in document[key]) for key in ("mean", "spread", "low", "high")}
         names, hidden = document["names"], document["hidden"]
         return cls(tuple(str(name) for name in names), tuple(int(units) for units in hidden), **numbers)
-
-
-def fields_known_later(contract: FeatureContract, utility: UtilitySpec) -> tuple[str, ...]:
-    """The fields that payoffs read and the contract offers only after the decision, in order."""
-    later = {column.name for column in contract.columns if column.available_at_s > 0.0}
-    return tuple(name for name in utility.fields if name in later)
 
 
 def is_needed(utility: UtilitySpec, field: str) -> NDArray[np.bool_]:

@@ -26,7 +26,7 @@ from services.training.hidden_fields import FittedFields, fit_fields
 from services.training.known_rows import TrainingContract, known_rows
 from services.training.models import Fitter, Model
 from services.training.plan import TrainingPlan
-from services.training.predicted_fields import fields_known_later, settled
+from services.training.predicted_fields import settled
 from services.training.preprocessing import Columns, Preprocessing
 from services.training.selection import Training, choose, interval_of, paired
 
@@ -73,13 +73,12 @@ def train(
     given = {"train": training, "validation": validation, "calibration": calibration}
     known = {name: known_rows(columns, contract, utility) for name, columns in given.items()}
     preprocessing = Preprocessing.fit(known["train"][0], contract)
-    hidden = fields_known_later(contract, utility)
     fields = None
-    if hidden:
+    if utility.hidden:
         fields = fit_fields(
             known["train"],
             known["validation"],
-            names=hidden,
+            names=utility.hidden,
             preprocessing=preprocessing,
             utility=utility,
             seed=seed,

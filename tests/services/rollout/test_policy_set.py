@@ -71,6 +71,29 @@ def test_payoff_over_an_undeclared_field_names_it() -> None:
     line = line_of("utility.yaml", "clip(balance, 0, cap)")
     assert issues[0].startswith(f"p/utility.yaml:{line}:")
     assert "the contract does not offer at decision time: duration" in issues[0]
+    assert "it is known later: name it under hiddenWhenDeciding, and releases predict it" in issues[0]
+
+
+def test_a_field_known_later_may_be_named_as_hidden() -> None:
+    """Then the policies load, and the lint says where it is read and what that means; any other field is refused."""
+
+    def naming(field: str, read: str) -> dict[str, str]:
+        text = TEXTS["utility.yaml"].replace("clip(balance, 0, cap)", f"clip({read}, 0, cap)")
+        return {**TEXTS, "utility.yaml": text.replace("range:", f"hiddenWhenDeciding: [{field}]\nrange:", 1)}
+
+    found = parse_policies(SERVICE, naming("duration", "duration"), place="p")
+    assert found.utility.hidden == ("duration",)
+    (warning,) = [str(one) for one in lint_warnings(found, today=date(2026, 11, 2)) if "duration" in str(one)]
+    assert "reads 'duration', known only 7200 s after the decision: releases decide on" in warning
+    for field, read, text in (
+        ("balance", "balance", "must be a number that the contract makes known after the decision"),
+        ("duration", "balance", "must be a field that a payoff reads: 'duration'"),
+    ):
+        with pytest.raises(PolicyError) as caught:
+            parse_policies(SERVICE, naming(field, read), place="p")
+        (issue,) = caught.value.issues
+        assert issue.path == "hiddenWhenDeciding[0]"
+        assert text in issue.message
 
 
 @pytest.mark.parametrize("file", ["utility.yaml", "rollout.yaml"])

@@ -16,7 +16,7 @@ from services.training.fit import Settings
 from services.training.forward import Architecture, filled_in
 from services.training.known_rows import known_rows
 from services.training.plan import TrainingPlan
-from services.training.predicted_fields import fields_known_later, is_needed, settled
+from services.training.predicted_fields import is_needed, settled
 from services.training.time_slices import TimePlan, time_slices
 from services.training.train import Training, TrainingContract, train
 
@@ -38,6 +38,14 @@ def shop(toy_contract: Any) -> TrainingContract:
 
 
 @pytest.fixture(scope="module")
+def hiding(toy_utility_text: str) -> UtilitySpec:
+    """The same payoffs, over a size that nobody knows when deciding."""
+    return load_utility(
+        toy_utility_text.replace("range: {", "hiddenWhenDeciding: [size]\nrange: {"), "toy.yaml"
+    )
+
+
+@pytest.fixture(scope="module")
 def orders(toy_columns: Callable[..., Columns]) -> Callable[..., Columns]:
     """Sizes grow with warmth, which is seen; who bought nothing has none."""
 
@@ -53,27 +61,24 @@ def orders(toy_columns: Callable[..., Columns]) -> Callable[..., Columns]:
 
 
 @pytest.fixture(scope="module")
-def trained(orders: Callable[..., Columns], shop: TrainingContract, toy_utility: UtilitySpec) -> Training:
+def trained(orders: Callable[..., Columns], shop: TrainingContract, hiding: UtilitySpec) -> Training:
     slices = time_slices(orders(8000, seed=7), TimePlan())
     return train(
         slices.fit,
         slices.validation,
         slices.calibration,
         contract=shop,
-        utility=toy_utility,
+        utility=hiding,
         seed=0,
         plan=TrainingPlan(("cross_entropy",)),
         settings=QUICK,
     )
 
 
-def test_which_fields_are_known_later_and_where_they_are_needed(
-    shop: TrainingContract, toy_contract: TrainingContract, toy_utility: UtilitySpec
-) -> None:
-    """The contract's availableAt decides; a field counts under the outcomes whose payoffs read it."""
-    assert fields_known_later(shop, toy_utility) == ("size",)
-    assert fields_known_later(toy_contract, toy_utility) == ()
-    assert is_needed(toy_utility, "size").tolist() == [False, True]
+def test_a_field_is_needed_under_the_outcomes_whose_payoffs_read_it(hiding: UtilitySpec) -> None:
+    """What a row without a sale would have been worth needs no size."""
+    assert hiding.hidden == ("size",)
+    assert is_needed(hiding, "size").tolist() == [False, True]
 
 
 def test_a_decision_sees_the_mean_size_of_those_who_buy(
@@ -89,14 +94,14 @@ def test_a_decision_sees_the_mean_size_of_those_who_buy(
 
 
 def test_it_earns_nearly_what_one_earns_who_knows_chances_and_mean_sizes(
-    trained: Training, orders: Callable[..., Columns], toy_utility: UtilitySpec
+    trained: Training, orders: Callable[..., Columns], hiding: UtilitySpec
 ) -> None:
     """Deciding on predictions loses little to the best rule without the size, and is judged by the true size."""
     fresh = orders(20_000, seed=11)
-    payoffs = toy_utility.payoffs({**fresh, "size": fresh["true_size"]})
+    payoffs = hiding.payoffs({**fresh, "size": fresh["true_size"]})
     outcomes = bought(fresh).astype(np.int64)
     probabilities = trained.chosen.probabilities(fresh)
-    believed = toy_utility.payoffs(trained.chosen.decided_on(fresh))
+    believed = hiding.payoffs(trained.chosen.decided_on(fresh))
     ours = (probabilities[:, None, :] * believed).sum(axis=2).argmax(axis=1)
     best = (fresh["chance"] * fresh["mean_size"] > 1).astype(np.int64)
     earned = [realised_utility(payoffs, actions, outcomes).mean() for actions in (ours, best)]
@@ -120,13 +125,13 @@ def test_architecture_and_weights_state_the_field_network(
 
 
 def test_a_buyer_without_a_size_cannot_be_priced_and_is_left_out(
-    orders: Callable[..., Columns], shop: TrainingContract, toy_utility: UtilitySpec
+    orders: Callable[..., Columns], shop: TrainingContract, hiding: UtilitySpec
 ) -> None:
     """Who bought nothing needs no size; settled columns are what is known, else what was predicted."""
     columns = orders(200, seed=1)
     lost = np.flatnonzero(bought(columns))[:7]
     columns["size"][lost] = np.nan
-    known, outcomes = known_rows(columns, shop, toy_utility)
+    known, outcomes = known_rows(columns, shop, hiding)
     assert len(outcomes) == 193
     assert not np.isnan(known["size"][outcomes == 1]).any()
     filled = settled(known, {"size": np.full(193, 5.0)}, ("size",))
@@ -134,7 +139,7 @@ def test_a_buyer_without_a_size_cannot_be_priced_and_is_left_out(
 
 
 def test_too_few_values_are_refused(
-    orders: Callable[..., Columns], shop: TrainingContract, toy_utility: UtilitySpec
+    orders: Callable[..., Columns], shop: TrainingContract, hiding: UtilitySpec
 ) -> None:
     """49 sizes teach no network, and the field is named."""
     slices = time_slices(orders(8000, seed=7), TimePlan())
@@ -147,24 +152,23 @@ def test_too_few_values_are_refused(
             slices.validation,
             slices.calibration,
             contract=shop,
-            utility=toy_utility,
+            utility=hiding,
             seed=0,
             settings=QUICK,
         )
 
 
 def test_nothing_is_predicted_where_nothing_is_hidden(
-    toy_columns: Callable[..., Columns], toy_contract: TrainingContract, toy_utility_text: str
+    toy_columns: Callable[..., Columns], toy_contract: TrainingContract, toy_utility: UtilitySpec
 ) -> None:
     """Without such a field the release holds what it always held, and columns pass as they are."""
     slices = time_slices(toy_columns(1500, seed=7), TimePlan())
-    utility = load_utility(toy_utility_text, "toy.yaml")
     found = train(
         slices.fit,
         slices.validation,
         slices.calibration,
         contract=toy_contract,
-        utility=utility,
+        utility=toy_utility,
         seed=0,
         plan=TrainingPlan(("cross_entropy",)),
         settings=replace(QUICK, most_epochs=2),
