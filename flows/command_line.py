@@ -20,8 +20,10 @@ from flows.commands import (
     replay_traffic,
     run_main_job,
     schedule_releases,
+    signing_group,
     start_system,
     switch_actions,
+    token_group,
     utility_group,
 )
 from flows.commands.output import fail
@@ -48,6 +50,8 @@ for part in (
     benchmark_group,
     schedule_releases,
     recalibrate,
+    token_group,
+    signing_group,
 ):
     part.register(app)
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -18,12 +21,16 @@ from flows.commands.output import (
     print_table,
 )
 
+if TYPE_CHECKING:
+    from services.ledger.checkpoints import CheckpointsCheck
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("report")(report)
     ledger = typer.Typer(no_args_is_help=True, help="The append-only record of verdicts, orders and effects.")
     ledger.command("verify")(verify)
+    ledger.command("checkpoint")(checkpoint)
     ledger.command("show")(show)
     app.add_typer(ledger, name="ledger")
 
@@ -69,27 +76,72 @@ def report(
         console.print(f"           {place}", highlight=False, soft_wrap=True)
 
 
-def verify(name: str = HOME_OPTION, as_json: bool = JSON_OPTION) -> None:
-    """Recompute the ledger's hash chain; exit status 1 if an entry was changed, removed or inserted.
+def verify(
+    name: str = HOME_OPTION,
+    checkpoint: Path = typer.Option(
+        None, "--checkpoint", help="A checkpoint kept elsewhere: the ledger must agree with it, too."
+    ),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Recompute the hash chain and check the signed checkpoints; exit status 1 if an entry was changed or removed.
 
-    Example: trimtab ledger verify
+    Example: trimtab ledger verify --checkpoint /mnt/elsewhere/monday.json
     """
     from dataclasses import asdict
 
+    from services.ledger.checkpoints import kept_checkpoints, verify_checkpoints
     from services.ledger.ledger import verify as check
+    from services.signing.keys import trusted_keys
 
-    _, db = open_records(name)
+    home, db = open_records(name)
+    envelopes = kept_checkpoints(home.root)
+    if checkpoint is not None:
+        if not checkpoint.is_file():
+            fail(f"'--checkpoint' must be a file: {checkpoint}", code=2)
+        envelopes = (*envelopes, checkpoint.read_text(encoding="utf-8").strip())
     found = check(db)
+    signed = verify_checkpoints(db, envelopes, trusted_keys(home.trusted_keys_file))
     if as_json:
-        print_json(asdict(found))
-    elif found.ok:
-        console.print(
-            f"[green]ledger whole[/]: {found.entries} entries, head {found.head.hash[:16]}", highlight=False
-        )
-    else:
+        print_json({**asdict(found), "ok": found.ok and signed.ok, "checkpoints": asdict(signed)})
+    elif not found.ok:
         console.print(f"[red]ledger broken[/] at entry {found.first_bad}: {found.why}", highlight=False)
-    if not found.ok:
+    elif not signed.ok:
+        console.print(f"[red]ledger broken[/]: {signed.why}", highlight=False)
+    else:
+        console.print(
+            f"[green]ledger whole[/]: {found.entries} entries, head {found.head.hash[:16]}; {_signed(signed)}",
+            highlight=False,
+        )
+    if not (found.ok and signed.ok):
         raise SystemExit(1)
+
+
+def _signed(found: CheckpointsCheck) -> str:
+    if found.last is None:
+        return "no signed checkpoint yet"
+    return f"{found.count} signed checkpoints agree, the last at entry {found.last.entries}, by {found.signed_by!r}"
+
+
+def checkpoint(
+    out: Path = typer.Option(None, "--out", help="A file to keep it in, elsewhere; default: print it."),
+    name: str = HOME_OPTION,
+) -> None:
+    """Sign the ledger as it stands now, to be kept where nobody who may write here may write.
+
+    Example: trimtab ledger checkpoint --out /mnt/elsewhere/monday.json
+    """
+    from services.ledger.checkpoints import write_checkpoint
+    from services.signing.keys import signer_of
+
+    home, db = open_records(name)
+    envelope = write_checkpoint(db, signer_of(home.keys, name=home.root.name), at=time.time())
+    if envelope is None:
+        fail("the ledger is empty: there is nothing to sign")
+    if out is None:
+        sys.stdout.write(envelope + "\n")
+        return
+    out.write_text(envelope + "\n", encoding="utf-8")
+    console.print(f"signed: {out}; keep `trimtab key show` with it", highlight=False)
 
 
 def show(

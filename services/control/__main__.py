@@ -1,8 +1,9 @@
-"""Runs the control service of one home: HTTP, the weight sender, the shipper. Started by the supervisor.
+"""Runs the control service of one home: HTTP, the weight sender, the shipper, the ledger's signed checkpoints.
 
-`python -m services.control --home DIR --base-port N`. The store is the one that TRIMTAB_DATABASE_URL names,
-which is how the composition root tells it the conductor's, else the home's own. Whatever part fails for good ends the
-process, so that it is started anew as a whole; until then the proxy is back on stable by itself.
+`python -m services.control --home DIR --base-port N`, started by the supervisor. The store is the one that
+TRIMTAB_DATABASE_URL names, which is how the composition root tells it the conductor's, else the home's own. Whatever
+part fails for good ends the process, so that it is started anew as a whole; until then the proxy is back on stable by
+itself.
 Must never import: sqlalchemy, flows.
 """
 
@@ -13,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import uvicorn
@@ -25,14 +26,18 @@ from services.control.slow_clients import MOST_CONNECTIONS, TimedProtocol
 from services.control.state import ControlState
 from services.control.token import TokenError
 from services.home import LOOPBACK, Home, Ports
+from services.ledger.checkpoints import Checkpointer
+from services.ledger.ledger import LedgerError
+from services.signing.keys import SignatureError, signer_of
 from services.store.database import StoreError, open_database
 from services.telemetry.events import log_event
-from services.telemetry.shipper import Shipper, run_shipper
+from services.telemetry.shipper import Shipper, ShipReport, run_shipper
 from services.traffic.errors import TrafficError
 from services.traffic.rtds import WeightServer
 
 LOGGER = logging.getLogger("services.control")
 SHIP_INTERVAL_S = 0.25
+CHECKPOINT_EVERY_S = 10.0
 DATABASE_VARIABLE = "TRIMTAB_DATABASE_URL"
 """Not an argument of the command line: it may hold a password, and everybody sees those."""
 
@@ -52,7 +57,7 @@ def main(argv: list[str] | None, environment: Mapping[str, str]) -> int:
     home = Home(arguments.home.resolve(), Ports(arguments.base_port))
     try:
         return _run(home, environment.get(DATABASE_VARIABLE, home.database_url))
-    except (StoreError, TokenError, TrafficError, OSError) as error:
+    except (StoreError, TokenError, SignatureError, TrafficError, OSError) as error:
         log_event(LOGGER, "control_failed", level=logging.ERROR, error=type(error).__name__, why=error)
         return 1
 
@@ -81,9 +86,17 @@ def _run(home: Home, database_url: str) -> int:
         state.reader,
         on_error=lambda why: log_event(LOGGER, "weight_read_failed", level=logging.ERROR, why=why),
     )
+    checkpointer = Checkpointer(db, signer_of(home.keys, name=home.root.name), every_s=CHECKPOINT_EVERY_S)
+
+    def shipped(report: ShipReport) -> None:
+        state.shipped(report)
+        _sign_ledger(checkpointer)
+
     shipper = Shipper(db, home.decision_logs, home.access_log, clock=time.time)
     stop = threading.Event()
-    thread = threading.Thread(target=_ship, args=(shipper, stop, state, server), name="shipper", daemon=True)
+    thread = threading.Thread(
+        target=_ship, args=(shipper, stop, shipped, server), name="shipper", daemon=True
+    )
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it has stopped
         signal.signal(number, lambda _number, _frame: None)
     weights.start()
@@ -96,17 +109,28 @@ def _run(home: Home, database_url: str) -> int:
         stop.set()
         weights.stop()
         thread.join(timeout=5)
+        _sign_ledger(checkpointer, at_once=True)
         db.close()
         log_event(LOGGER, "control_stopped", failed=failed)
     return 1 if failed or not server.started else 0
 
 
-def _ship(shipper: Shipper, stop: threading.Event, state: ControlState, server: uvicorn.Server) -> None:
+def _ship(
+    shipper: Shipper, stop: threading.Event, shipped: Callable[[ShipReport], None], server: uvicorn.Server
+) -> None:
     """Ship until told to stop; an error that nobody foresaw ends the whole process, visibly."""
     try:
-        run_shipper(shipper, stop, interval_s=SHIP_INTERVAL_S, on_report=state.shipped)
+        run_shipper(shipper, stop, interval_s=SHIP_INTERVAL_S, on_report=shipped)
     finally:
         server.should_exit = True
+
+
+def _sign_ledger(checkpointer: Checkpointer, *, at_once: bool = False) -> None:
+    """A checkpoint that cannot be written must not stop the shipper; the next pass tries again."""
+    try:
+        checkpointer.look(time.time(), at_once=at_once)
+    except (LedgerError, OSError) as error:
+        log_event(LOGGER, "checkpoint_failed", level=logging.ERROR, error=type(error).__name__, why=error)
 
 
 if __name__ == "__main__":

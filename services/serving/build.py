@@ -121,17 +121,21 @@ def build_bento(release: Release, home: Home) -> Path:
             _build(verified, home)
     if read_release(folder / "src" / "release").content_digest != verified.content_digest:
         raise BuildError(f"{folder} must hold release {release.id}")
-    _carry_signature(verified, folder / "src" / "release")
+    carry_signature(verified, home)
     return folder
 
 
-def _carry_signature(release: Release, built: Path) -> None:
-    """The Bento has the release's signature of now: a release may be signed anew, a Bento is built once."""
-    wanted = (release.folder / SIGNATURE).read_bytes()
-    if not (built / SIGNATURE).exists() or (built / SIGNATURE).read_bytes() != wanted:
+def carry_signature(release: Release, home: Home) -> None:
+    """Give the release's Bento, if there is one, the signature of now: built once, it may be signed anew."""
+    built, wanted = (
+        bento_folder(release.id, home) / "src" / "release",
+        (release.folder / SIGNATURE).read_bytes(),
+    )
+    file = built / SIGNATURE
+    if built.is_dir() and not (file.exists() and file.read_bytes() == wanted):
         fresh = built.parent / f".{SIGNATURE}.new"
         fresh.write_bytes(wanted)
-        fresh.replace(built / SIGNATURE)
+        fresh.replace(file)
 
 
 def sources_digest(source: Path = SOURCE) -> str:
