@@ -30,7 +30,7 @@ from safetensors.numpy import save as save_tensors
 from policies.language.digest import canonical_sha256
 
 MANIFEST = "release.json"
-SIGNATURE = "release.dsse.json"  # over all the rest, made afterwards (services/signing); not part of the content
+SIGNATURE = "release.dsse.json"  # over all the rest, made afterwards (services/signing)
 WEIGHTS = "weights.safetensors"
 POLICY_FILES = ("contract.yaml", "utility.yaml", "rollout.yaml")
 JSON_FILES = ("network.json", "preprocessing.json", "calibration.json", "operating_point.json")
