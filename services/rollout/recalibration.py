@@ -28,7 +28,7 @@ from services.serving.build import sources_digest
 from services.serving.release import Release, write_release
 from services.serving.scorer import Scorer
 from services.signing.release_signature import sign_in_home
-from services.training.calibration import LEAST_SLOPE, Calibration
+from services.training.calibration import LEAST_SLOPE, Calibration, log_loss
 from services.training.forward import Architecture, Weights, filled_in, forward
 from services.training.predicted_fields import settled
 from services.training.preprocessing import Columns, Preprocessing
@@ -41,6 +41,7 @@ from services.training.recalibrate import (
     require_outcomes,
     seen_map,
 )
+from services.training.time_slices import UNLABELLED
 
 EARLIER = 2 / 3
 
@@ -164,7 +165,8 @@ def recalibrate_release(
     """Make, judge and pack the release that `parent` becomes on these rows, which must be later than its own.
 
     Raises TrainingError for too few outcomes, StageRefused where the alignment gates refuse it, RecalibrationError
-    where the parent decides between other actions or outcomes than the policies say.
+    where the parent decides between other actions or outcomes than the policies say, or where base rates alone do not
+    explain later outcomes.
     """
     utility, scorer = job.policies.utility, Scorer.load(parent)
     _check_same(parent, scorer.utility, utility)
@@ -181,6 +183,7 @@ def recalibrate_release(
         rates_before=base_rates(parent, utility.outcomes),
     )
     require_outcomes(later.outcomes, names=utility.outcomes, least=LEAST_JUDGED, what="to judge the result")
+    _require_no_worse(scorer.calibration, fitted, logits[cut:], later.outcomes)
     earlier_outcomes = complete(fitted.calibration, logits[:cut], earlier.outcomes, seed=job.seed)
     later_outcomes = complete(
         seen_map(scorer.calibration, logits[cut:], later.outcomes, method=method),
@@ -251,6 +254,23 @@ def _priced_rows(rows: OutcomeRows, scorer: Scorer) -> OutcomeRows:
     unknown = {name: np.full(len(rows), np.nan) for name in hidden if name not in rows.columns}
     columns = {**rows.columns, **unknown}
     return replace(rows, columns=settled(columns, scorer.decided_on(columns), hidden))
+
+
+def _require_no_worse(
+    parent: Calibration, fitted: Recalibration, logits: NDArray[Any], outcomes: NDArray[np.int64]
+) -> None:
+    """A map that was fitted without outcomes must predict those of later rows no worse than its parent's does."""
+    if fitted.method != "prior_shift_em":
+        return
+    known = outcomes != UNLABELLED
+    before, after = (
+        log_loss(one.apply(logits[known]), outcomes[known]) for one in (parent, fitted.calibration)
+    )
+    if after > before:
+        raise RecalibrationError(
+            f"more has changed than the base rates: the map found without outcomes predicts the {int(known.sum()):,} "
+            f"later ones worse than the parent's, log loss {before:.4f} → {after:.4f} nats"
+        )
 
 
 def _losses(fitted: Recalibration) -> str:

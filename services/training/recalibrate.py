@@ -27,6 +27,7 @@ Method: TypeAlias = Literal["calibration", "prior_shift", "prior_shift_em"]
 METHODS: tuple[Method, ...] = ("calibration", "prior_shift", "prior_shift_em")
 LEAST_OUTCOMES = {"calibration": 50, "prior_shift": 20, "prior_shift_em": 0}  # of each outcome, to fit on
 LEAST_JUDGED = 20  # of each outcome, to judge by
+WIDEST = 0.05  # either way, at 95 %: base rates that scores tell less surely than this are no estimate
 
 Logits: TypeAlias = NDArray[np.floating[Any]]
 Outcomes: TypeAlias = NDArray[np.int64]
@@ -67,7 +68,7 @@ def recalibrate(
     known = outcomes != UNLABELLED
     errors = None
     if method == "prior_shift_em":
-        calibration, errors = _without_outcomes(parent, logits, rates_before)
+        calibration, errors = _without_outcomes(parent, logits, rates_before, names)
     else:
         calibration = seen_map(parent, logits, outcomes, method=method)
     losses = [
@@ -87,7 +88,7 @@ def seen_map(parent: Calibration, logits: Logits, outcomes: Outcomes, *, method:
 
 
 def _without_outcomes(
-    parent: Calibration, logits: Logits, before: tuple[float, ...] | None
+    parent: Calibration, logits: Logits, before: tuple[float, ...] | None, names: tuple[str, ...]
 ) -> tuple[Calibration, tuple[float, ...]]:
     if before is None:
         raise TrainingError(
@@ -95,6 +96,15 @@ def _without_outcomes(
             "not say so: it was packed before releases did"
         )
     found = shifted_base_rates(parent.apply(logits), before)
+    if 1.96 * max(found.errors) > WIDEST:
+        told = ", ".join(
+            f"{name} {rate:.1%} ± {1.96 * error:.1%}"
+            for name, rate, error in zip(names, found.rates, found.errors, strict=True)
+        )
+        raise TrainingError(
+            f"the scores of {len(logits):,} rows tell the base rates too little: {told} (95 %), and each must be "
+            f"within ± {WIDEST:.0%}"
+        )
     bias = np.asarray(parent.bias) + np.log(np.asarray(found.rates) / np.asarray(before))
     return Calibration(parent.slope, tuple((bias - bias[0]).tolist())), found.errors
 

@@ -27,7 +27,7 @@ from services.rollout.outcome_rows import (
 )
 from services.rollout.policy_set import PolicySet, load_policies
 from services.rollout.recalibration import recalibrate_release
-from services.rollout.release_job import ReleaseJob, StageRefused
+from services.rollout.release_job import ReleaseJob
 from services.serving.release import Release, read_release, write_release
 from services.store import decisions as store
 from services.store.database import Database
@@ -284,11 +284,13 @@ def test_a_release_is_recalibrated_without_outcomes_to_fit_on(
     )
 
 
-def test_a_shift_that_scores_do_not_show_is_refused_by_the_gates(
-    home: Home, db: Database, policies: PolicySet, parent: Release, later: OutcomeRows
+def test_a_shift_that_scores_do_not_show_is_refused_by_later_outcomes(
+    home: Home, db: Database, policies: PolicySet, parent: Release, later: OutcomeRows, parts: Any
 ) -> None:
-    """Fewer subscribe among customers who look the same: no score tells it, so the map hardly moves, and the outcomes
-    of the later rows refuse what comes of it."""
-    unseen = replace(later, outcomes=np.where(np.arange(3_000) < 2_000, UNLABELLED, later.outcomes))
-    with pytest.raises(StageRefused, match="customers-spared fail"):
-        recalibrate_release(job_in(home, db, policies, parent), parent, unseen, method="prior_shift_em")
+    """The scores speak of more subscribers, the later outcomes of fewer: refused with both losses."""
+    opposite = np.random.default_rng(3).permutation(later.outcomes)
+    unseen = replace(later, outcomes=np.where(np.arange(3_000) < 2_000, UNLABELLED, opposite))
+    rates = {"not_subscribed": 0.9, "subscribed": 0.1}
+    odd = parent_in(home, parts, policies, rates=rates)
+    with pytest.raises(RecalibrationError, match="more has changed than the base rates"):
+        recalibrate_release(job_in(home, db, policies, parent), odd, unseen, method="prior_shift_em")

@@ -153,6 +153,23 @@ def test_the_error_of_a_base_rate_is_what_chance_makes() -> None:
     assert spread == pytest.approx(np.mean([one.errors[1] for one in found]), rel=0.25)
 
 
+def test_scores_that_tell_too_little_are_refused_with_what_they_tell() -> None:
+    """Scores that hardly differ between the outcomes leave the rates open: no map, but the interval."""
+    draw = np.random.default_rng(2)
+    outcomes = (draw.random(4_000) < 0.3).astype(np.int64)
+    score = draw.normal(0.1 * outcomes, 1.0)
+    logits = -0.5 * (score[:, None] - 0.1 * np.arange(2)) ** 2
+    with pytest.raises(TrainingError, match=r"tell the base rates too little: no_sale .* ± .* within ± 5%"):
+        recalibrate(
+            Calibration.identity(2),
+            logits,
+            outcomes,
+            method="prior_shift_em",
+            names=NAMES,
+            rates_before=(0.5, 0.5),
+        )
+
+
 def test_base_rates_need_rows_and_a_start() -> None:
     """Fewer than 200 rows, a rate of nothing, and a release that does not say its rates: errors that say so."""
     logits, outcomes = shifted(300, (0.5, 0.5), seed=1)
