@@ -63,6 +63,7 @@ def study_sensitivity(
     from services.rollout.policy_set import POLICIES, load_policies
     from services.serving.release import find_release
     from services.serving.scorer import Scorer
+    from services.training.predicted_fields import settled
 
     try:
         policies = load_policies(service, folder=folder or POLICIES)
@@ -77,6 +78,8 @@ def study_sensitivity(
     ):
         fail(f"{of.id} decides between other actions or outcomes than utility.yaml")
     columns, outcomes = _rows(policies, of, rows)
+    decided_on = scorer.decided_on(columns)
+    columns = settled(columns, decided_on, scorer.predicted_fields)
     rival = None
     if champion is not None:
         rival = Scorer.load(find_release(home.releases, champion)).decide(columns).actions
@@ -87,6 +90,7 @@ def study_sensitivity(
         outcomes=outcomes,
         operating_point=scorer.operating_point,
         champion=rival,
+        decided_on=decided_on,
         seed=SEED,
     )
     if found is None:
@@ -114,7 +118,8 @@ def _rows(policies: PolicySet, release: Release, file: Path | None) -> tuple[Col
     """The rows of the file; else those that the release's alignment stage saw: later than all it was trained on."""
     from flows.read_rows import read_rows
     from services.data.splits import by_event_time, to_arrays
-    from services.training.time_slices import TimePlan, labelled_rows, outcome_indices, time_slices
+    from services.training.known_rows import known_rows
+    from services.training.time_slices import TimePlan, time_slices
 
     contract, utility = policies.contract, policies.utility
     delivered = read_rows(file, contract)
@@ -124,10 +129,7 @@ def _rows(policies: PolicySet, release: Release, file: Path | None) -> tuple[Col
         columns = time_slices(to_arrays(span, contract), TimePlan()).test
     else:
         columns = to_arrays(delivered, contract)
-    labels = outcome_indices(
-        columns[contract.label], label_outcomes=contract.label_outcomes, outcomes=utility.outcomes
-    )
-    return labelled_rows(columns, labels)
+    return known_rows(columns, contract, utility)
 
 
 def _pair(value: object) -> Sequence[object]:

@@ -28,6 +28,7 @@ from policies.utility.utility import UtilitySpec, load_utility
 from services.data.checks import check
 from services.data.contract import DataContract, load_contract
 from services.data.splits import by_event_time, to_arrays
+from services.training.known_rows import can_be_priced
 from services.training.preprocessing import Columns
 from services.training.time_slices import UNLABELLED, labelled_rows, outcome_indices
 
@@ -101,9 +102,9 @@ def freeze(
 ) -> Manifest:
     """Freeze the rows from fraction `start` to `stop` of `delivered`, in the order of time, into `folder`.
 
-    `texts` hold contract.yaml and utility.yaml. Rows that break the contract or have no outcome are left out and
-    counted. Without a `version`: one after the newest of this name. Raises BenchmarkError, and the rooms' own errors
-    for a split, a contract or a spec that is not valid.
+    `texts` hold contract.yaml and utility.yaml. Rows that break the contract, have no outcome or cannot be priced are
+    left out and counted. Without a `version`: one after the newest of this name. Raises BenchmarkError, and the rooms'
+    own errors for a split, a contract or a spec that is not valid.
     """
     if not NAME.fullmatch(name):
         raise BenchmarkError(f"'name' must match {NAME.pattern}: {name!r}")
@@ -122,7 +123,9 @@ def freeze(
         kept, quarantined = _kept(
             by_event_time(delivered, contract, start=start, stop=stop), contract, staged
         )
-        known = _outcomes(to_arrays(kept, contract), contract, utility) != UNLABELLED
+        arrays = to_arrays(kept, contract)
+        found = _outcomes(arrays, contract, utility)
+        known = (found != UNLABELLED) & can_be_priced(arrays, found, utility)
         rows = kept.filter(known)
         if not len(rows):
             raise BenchmarkError(f"no row of {source} from {start:g} to {stop:g} has an outcome")

@@ -20,6 +20,7 @@ from policies.utility.utility import realised_utility
 from services.alignment.bootstrap import RESAMPLES, PairedMeans, interval
 from services.benchmarks.frozen_rows import BenchmarkError, FrozenRows
 from services.rollout.made_of import weights_job
+from services.training.predicted_fields import settled
 from services.training.time_slices import TimePlan
 
 if TYPE_CHECKING:
@@ -88,14 +89,16 @@ def score(
         _refuse_seen(frozen, rival[0], rival[2])
     utility, outcomes = frozen.utility, frozen.outcomes
     actions = _actions(frozen, scorer, release)
-    payoffs = utility.payoffs(frozen.columns)
+    hidden = [name for name in scorer.predicted_fields if name in utility.hidden]
+    columns = settled(frozen.columns, scorer.decided_on(frozen.columns), hidden)
+    payoffs = utility.payoffs(columns)
     book = PairedMeans()
     book.add(_OWN, realised_utility(payoffs, actions, outcomes))
     for index, name in enumerate(utility.actions):
         always = np.full(len(outcomes), index, dtype=np.intp)
         book.add(f"always {name}", realised_utility(payoffs, always, outcomes))
     book.add(_HINDSIGHT, payoffs[np.arange(len(outcomes)), :, outcomes].max(axis=1))
-    for name, theirs in utility.stakeholder_payoffs(frozen.columns).items():
+    for name, theirs in utility.stakeholder_payoffs(columns).items():
         book.add(f"stakeholder {name}", realised_utility(theirs, actions, outcomes))
     others = None
     if rival is not None:

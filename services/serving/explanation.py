@@ -41,10 +41,10 @@ class Explanation:
 
     `outcome` is the one whose log-odds are explained: the second of two, the most probable of more. `lead` >= 0 in
     `unit`: the chosen action before the next best that is not switched off, under the operating point's prices; None
-    where there is none. `threshold` is the probability
-    at which the action changes and `distance` the probability less it; None where there is no such probability.
-    `features` have the greatest |contribution| first, at most 10; `others` is the sum of the rest, so that
-    baseline + features + others = log-odds.
+    where there is none. `threshold` is the probability at which the action changes and `distance` the probability less
+    it; None where there is no such probability. `features` have the greatest |contribution| first, at most 10; `others`
+    is the sum of the rest, so that baseline + features + others = log-odds. `predicted`: what stood for fields that
+    nobody knows yet when deciding, in their own units.
     """
 
     outcome: str
@@ -55,6 +55,7 @@ class Explanation:
     attribution: Attribution
     features: tuple[FeaturePart, ...]
     others: float
+    predicted: Mapping[str, float]
 
     def to_json(self) -> dict[str, object]:
         """As the answer of /decide holds it."""
@@ -69,6 +70,7 @@ class Explanation:
             "distance": self.distance,
             "features": [vars(one) for one in self.features],
             "others": self.others,
+            **({"predicted": dict(self.predicted)} if self.predicted else {}),
         }
 
 
@@ -105,6 +107,11 @@ class Explainer:
                 attribution=attribution,
                 features=features,
                 others=total - sum(part.contribution for part in features),
+                predicted={
+                    name: float(values[i])
+                    for name, values in decisions.predicted.items()
+                    if name not in self._unnamed
+                },
             )
 
     def _features(self, row: Mapping[str, object], attribution: Attribution) -> tuple[FeaturePart, ...]:

@@ -37,16 +37,25 @@ def known_rows(
         columns[contract.label], label_outcomes=contract.label_outcomes, outcomes=utility.outcomes
     )
     known, outcomes = labelled_rows(columns, found)
-    lacking = np.zeros(len(outcomes), dtype=bool)
-    for name in utility.hidden:
-        if name not in known:
-            raise TrainingError(f"'{name}' must be among the columns: {sorted(known)}")
-        is_missing = np.isnan(np.asarray(known[name], dtype=np.float64))
-        lacking |= is_missing & is_needed(utility, name)[outcomes]
-    if not lacking.any():
+    is_priced = can_be_priced(known, outcomes, utility)
+    if is_priced.all():
         return known, outcomes
-    if lacking.all():
+    if not is_priced.any():
         raise TrainingError(
-            "a slice must have a row that can be priced: a field known later is always missing"
+            f"a slice must have a row that can be priced: none has {', '.join(utility.hidden)}"
         )
-    return {name: values[~lacking] for name, values in known.items()}, outcomes[~lacking]
+    return {name: values[is_priced] for name, values in known.items()}, outcomes[is_priced]
+
+
+def can_be_priced(columns: Columns, outcomes: NDArray[np.int64], utility: UtilitySpec) -> NDArray[np.bool_]:
+    """(n,) whether no field hidden when deciding is missing that the payoffs of the row's own outcome read.
+
+    `outcomes` (n,) are known. Raises TrainingError where there is no such column.
+    """
+    found = np.ones(len(outcomes), dtype=bool)
+    for name in utility.hidden:
+        if name not in columns:
+            raise TrainingError(f"'{name}' must be among the columns: {sorted(columns)}")
+        is_missing = np.isnan(np.asarray(columns[name], dtype=np.float64))
+        found &= ~(is_missing & is_needed(utility, name)[outcomes])
+    return found
