@@ -14,15 +14,18 @@ from flows.commands import (
     benchmark_group,
     drill_candidate,
     inspect_records,
+    openapi_group,
     operate_rollout,
     policy_group,
     recalibrate,
+    replay_rollout,
     replay_traffic,
     run_main_job,
     schedule_releases,
     signing_group,
     start_system,
     switch_actions,
+    throttle_variant,
     token_group,
     utility_group,
 )
@@ -42,8 +45,10 @@ for part in (
     start_system,
     operate_rollout,
     switch_actions,
+    throttle_variant,
     drill_candidate,
     replay_traffic,
+    replay_rollout,
     inspect_records,
     policy_group,
     utility_group,
@@ -52,6 +57,7 @@ for part in (
     recalibrate,
     token_group,
     signing_group,
+    openapi_group,
 ):
     part.register(app)
 

@@ -14,6 +14,7 @@ from policies.gates.evidence import Measured
 from policies.gates.gates import judge_measured
 from policies.rollout.verdict import Decision, Verdict
 from services.home import Home
+from services.rollout.measured_record import record_measured
 from services.rollout.policy_set import PolicySet
 from services.rollout.stage import StageContext, pass_stage
 from services.serving.release import Release
@@ -87,15 +88,24 @@ class ReleaseJob:
         verdict, evidence = pass_stage(
             context,
             gather=gather,
-            judge=lambda evidence: judge_measured(
-                self.policies.rollout.stage(stage),
-                evidence.measured(),
-                at=self.clock(),
-                first_release=self.champion is None,
-            ),
+            judge=lambda evidence: self._judge(stage, evidence.measured()),
             act=lambda final: self.watcher.conclude(final, str(context.link(final).path)),
             report=lambda final, seen: report(context, final, seen),
         )
         if verdict.decision is not Decision.ADVANCE:
             raise StageRefused(verdict)
         return evidence
+
+    def _judge(self, stage: str, measured: Mapping[str, Measured]) -> Verdict:
+        """The policy's verdict, after what it rests on is on record."""
+        at, is_first = self.clock(), self.champion is None
+        record_measured(
+            self.db,
+            measured,
+            job=self.name,
+            stage=stage,
+            policies=self.policies,
+            first_release=is_first,
+            at=at,
+        )
+        return judge_measured(self.policies.rollout.stage(stage), measured, at=at, first_release=is_first)

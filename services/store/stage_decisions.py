@@ -26,7 +26,7 @@ class StageDecision:
     took_ms: float
     row: str
     outcome: str | None
-    gated: str | None
+    gated: str | None = None
 
 
 def decisions_between(db: Database, *, start: float, stop: float, limit: int) -> tuple[StageDecision, ...]:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -161,8 +161,18 @@ def workplace(
     base = int(json.loads(main.read_text())["base"]) if main.is_file() else free_base(PORTS_NEEDED)
     found = Workplace(state, base)
     yield found
-    for recorded in state.glob("*/ports.json"):
-        found.trimtab("down", "--home", recorded.parent.name)
+    homes = [recorded.parent.name for recorded in state.glob("*/ports.json")]
+    for home in homes:
+        found.trimtab("down", "--home", home)
+    judge_again(found, homes)
+
+
+def judge_again(workplace: Workplace, homes: Sequence[str]) -> None:
+    """Every rollout that any test conducted: all its verdicts are given again from the evidence on record."""
+    for home in homes:
+        done = workplace.trimtab("replay", "--all", "--home", home)
+        print(f"replay of {home}: {done.stdout or done.stderr}")
+        assert done.returncode == 0 or "no rollout on record" in done.stderr, done.stdout + done.stderr
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,12 @@ from services.rollout.effects import World
 from services.rollout.new_rollout import begin_rollout
 from services.rollout.policy_set import POLICIES
 from services.serving.release_command import ReleaseCommand
-from services.store import decisions
+from services.store import decisions, rollouts
 from services.store.database import Database, open_database
 from services.store.decisions import RequestRow
 from services.store.grants import current_grants, effective_weight
 from services.store.rollouts import RolloutRecord
+from services.trace.verdict_replay import replay_verdicts
 from services.traffic.admin import Host
 from services.traffic.errors import TrafficError
 from services.traffic.processes import identify
@@ -158,6 +159,7 @@ class Simulation:
         self.home.processes.mkdir(parents=True)
         shutil.copyfile(store, root / "trimtab.db")
         self.db = open_database(self.home.database_url)
+        self.is_record_honest = True
         self.time = 1_000.0
         self._units = 0
         self.envoy = SimulatedEnvoy(self.home, self.db, lambda: self.time)
@@ -236,7 +238,14 @@ class Simulation:
         return Conductor.resume(world, record, watch=lambda progress: None, report=lambda *parts: None)
 
     def end(self) -> None:
-        self.db.close()
+        """Every rollout of every test is judged again at its end, unless the test changed the record."""
+        try:
+            if self.is_record_honest:
+                for record in rollouts.recent(self.db):
+                    differs = replay_verdicts(self.db, record.id).differs
+                    assert differs == (), differs[0].sentence()
+        finally:
+            self.db.close()
 
 
 def conduct(conductor: Conductor, *, most_stages: int = 12) -> list[Verdict]:

@@ -119,6 +119,7 @@ def test_a_changed_record_is_found_out(simulation: Any, doubles: ModuleType) -> 
     """One poll's verdict on record is not what its evidence gives: the replay names that poll."""
     record = simulation.begin()
     doubles.conduct(simulation.conductor(record))
+    simulation.is_record_honest = False
     with simulation.db.write() as connection:
         connection.exec_driver_sql("UPDATE poll_evidence SET reason = 'held' WHERE seq = 3")
     _, timeline = judged_again(simulation, record.id)
