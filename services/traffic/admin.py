@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from services.home import LOOPBACK, Home
 from services.traffic.clusters import CANARY, CANARY_THEN_STABLE
 from services.traffic.errors import TrafficError
-from services.traffic.routes import CANARY_KEY, STABLE_KEY, TOTAL_WEIGHT
+from services.traffic.routes import CANARY_KEY, CANARY_LIMIT, STABLE_KEY, TOTAL_WEIGHT, USERS_LIMIT
 from services.traffic.state_files import Json
+from services.traffic.throttle import Throttle
 
 _REFUSED_BY_BOTH = rf"^cluster\.{CANARY_THEN_STABLE}\.upstream_rq_4xx$"
 _SUBSTITUTION = re.compile(r"\\1:(.*)\Z")
@@ -97,6 +98,18 @@ class EnvoyAdmin:
                     return match.group(1)
         return None
 
+    def limits(self) -> Throttle:
+        """The rate limits of the user routes in force."""
+        host = next(iter(self._hosts()), {})
+        users = _mapping(host.get("typed_per_filter_config")).get(USERS_LIMIT)
+        canary: Json = None
+        for route in _sequence(host.get("routes")):
+            weighted = _mapping(_mapping(_mapping(route).get("route")).get("weighted_clusters"))
+            for cluster in _sequence(weighted.get("clusters")):
+                filters = _mapping(_mapping(cluster).get("typed_per_filter_config"))
+                canary = filters.get(CANARY_LIMIT, canary)
+        return Throttle(canary_per_s=_per_s(canary), users_per_s=_per_s(users))
+
     def mirror_on(self) -> bool:
         """Whether the user routes in force mirror to the shadow cluster."""
         return any(_mapping(route.get("route")).get("request_mirror_policies") for route in self._routes())
@@ -129,13 +142,12 @@ class EnvoyAdmin:
         return sum(self.counters(r"^http\.(users|forced)\.downstream_rq_active$").values())
 
     def _routes(self) -> list[Mapping[str, Json]]:
+        return [_mapping(route) for host in self._hosts() for route in _sequence(host.get("routes"))]
+
+    def _hosts(self) -> list[Mapping[str, Json]]:
         dump = self._json("/config_dump?resource=dynamic_route_configs")
-        routes: list[Mapping[str, Json]] = []
-        for config in _sequence(dump.get("configs")):
-            table = _mapping(_mapping(config).get("route_config"))
-            for host in _sequence(table.get("virtual_hosts")):
-                routes.extend(_mapping(route) for route in _sequence(_mapping(host).get("routes")))
-        return routes
+        tables = [_mapping(_mapping(config).get("route_config")) for config in _sequence(dump.get("configs"))]
+        return [_mapping(host) for table in tables for host in _sequence(table.get("virtual_hosts"))]
 
     def _json(self, path: str) -> Mapping[str, Json]:
         status, body = self._request("GET", path)
@@ -184,6 +196,14 @@ def _host(status: Mapping[str, Json], excused: int) -> Host:
         cx_connect_fail=_count(stats.get("cx_connect_fail")),
         rq_excused=excused,
     )
+
+
+def _per_s(limit: Json) -> float | None:
+    """Requests a second of a rate limit's token bucket; None where there is none."""
+    bucket = _mapping(_mapping(limit).get("token_bucket"))
+    if not bucket:
+        return None
+    return _count(bucket.get("tokens_per_fill")) / float(str(bucket.get("fill_interval")).removesuffix("s"))
 
 
 def _runtime_value(entries: Mapping[str, Json], key: str) -> int:

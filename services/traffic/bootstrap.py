@@ -14,12 +14,15 @@ from services.traffic.clusters import RTDS, address, all_clusters
 from services.traffic.routes import (
     ASSIGNED,
     CANARY_KEY,
+    CANARY_LIMIT,
     DECIDE_PATH,
     FORCE,
     HEADER_FILTER,
+    REROUTE,
     STABLE_KEY,
     TOTAL_WEIGHT,
     UNIT,
+    USERS_LIMIT,
     USERS_ROUTES,
     forced_routes,
 )
@@ -156,6 +159,8 @@ def _listener(
                     "max_request_bytes": settings.max_body_bytes,
                 },
             },
+            *(_idle_limit(name) for name in (USERS_LIMIT, CANARY_LIMIT)),
+            {"name": REROUTE, "typed_config": {"@type": f"{_HTTP}.lua.v3.Lua"}},
             {
                 "name": HEADER_FILTER,
                 "typed_config": {"@type": f"{_HTTP}.header_mutation.v3.HeaderMutation"},
@@ -174,6 +179,14 @@ def _listener(
         "filter_chains": [
             {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
         ],
+    }
+
+
+def _idle_limit(name: str) -> Json:
+    """A rate limit that does nothing but where a route gives it its numbers."""
+    return {
+        "name": name,
+        "typed_config": {"@type": f"{_HTTP}.local_ratelimit.v3.LocalRateLimit", "stat_prefix": "idle"},
     }
 
 

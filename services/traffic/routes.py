@@ -11,9 +11,11 @@ from services.traffic.clusters import CANARY_THEN_STABLE, FORCED_CANARY, FORCED_
 from services.traffic.settings import EnvoySettings
 from services.traffic.slots import Slots
 from services.traffic.state_files import Json
+from services.traffic.throttle import Throttle, token_bucket
 
 ASSIGNED = "x-trimtab-assigned"
 SHADOW_MARK = "x-trimtab-shadow"
+THROTTLED = "x-trimtab-throttled"
 UNIT = "x-unit-id"
 FORCE = "x-force"
 DECIDE_PATH = "/decide"
@@ -24,13 +26,29 @@ CANARY_KEY = f"{RUNTIME_PREFIX}.{CANARY_THEN_STABLE}"
 TOTAL_WEIGHT = 10_000
 """Weights are in hundredths of a percent."""
 
+_FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
+_ASK_THE_ROUTES_AGAIN = f"""
+function envoy_on_request(handle)
+  if handle:headers():get("{THROTTLED}") then handle:clearRouteCache() end
+end
+"""
+
 USERS_ROUTES = "users"
 HEADER_FILTER = "envoy.filters.http.header_mutation"
 """The filter that must stand before the router (bootstrap.py), idle unless a route configures it."""
+USERS_LIMIT = "trimtab.users_limit"
+CANARY_LIMIT = "trimtab.canary_limit"
+REROUTE = "trimtab.reroute"
+"""Likewise: two rate limits, and what sends a request that the second one marked through the routes again."""
 
 
-def users_routes(slots: Slots, settings: EnvoySettings) -> dict[str, Json]:
-    """The route table of the user listener for these slots (a RouteConfiguration)."""
+def users_routes(slots: Slots, settings: EnvoySettings, throttle: Throttle) -> dict[str, Json]:
+    """The route table of the user listener for these slots and limits (a RouteConfiguration)."""
+    throttled: Json = {
+        "match": {"path": DECIDE_PATH, "headers": [{"name": THROTTLED, "present_match": True}]},
+        "route": {"cluster": STABLE, **_timing(settings), **_mirror(slots)},
+        "request_headers_to_add": [_overwrite(ASSIGNED, "none")],
+    }
     with_unit: Json = {
         "match": {
             "path": DECIDE_PATH,
@@ -40,7 +58,7 @@ def users_routes(slots: Slots, settings: EnvoySettings) -> dict[str, Json]:
             "weighted_clusters": {
                 "clusters": [
                     _weighted(STABLE, TOTAL_WEIGHT, "stable"),
-                    {**_weighted(CANARY_THEN_STABLE, 0, "canary"), **_per_try(settings)},
+                    {**_weighted(CANARY_THEN_STABLE, 0, "canary"), **_for_canary(settings, throttle)},
                 ],
                 "runtime_key_prefix": RUNTIME_PREFIX,
                 "use_hash_policy": True,
@@ -69,6 +87,7 @@ def users_routes(slots: Slots, settings: EnvoySettings) -> dict[str, Json]:
         "match": {"path": "/readyz"},
         "route": {"cluster": STABLE, **_timing(settings)},
         "request_headers_to_add": [_overwrite(ASSIGNED, "none")],
+        **_unlimited(throttle),
     }
     nothing_else: Json = {
         "match": {"prefix": "/"},
@@ -80,7 +99,8 @@ def users_routes(slots: Slots, settings: EnvoySettings) -> dict[str, Json]:
         },
         "response_headers_to_add": [_overwrite("content-type", "application/json")],
     }
-    return _table(USERS_ROUTES, [with_unit, without_unit, readiness, nothing_else], settings)
+    routes: list[Json] = [throttled, with_unit, without_unit, readiness, nothing_else]
+    return _table(USERS_ROUTES, routes, settings, _for_everyone(throttle))
 
 
 def forced_routes(settings: EnvoySettings) -> dict[str, Json]:
@@ -98,7 +118,9 @@ def forced_routes(settings: EnvoySettings) -> dict[str, Json]:
     return _table("forced", [to_canary, to_stable], settings)
 
 
-def _table(name: str, routes: list[Json], settings: EnvoySettings) -> dict[str, Json]:
+def _table(
+    name: str, routes: list[Json], settings: EnvoySettings, filters: dict[str, Json] | None = None
+) -> dict[str, Json]:
     host: Json = {
         "name": name,
         "domains": ["*"],
@@ -106,6 +128,7 @@ def _table(name: str, routes: list[Json], settings: EnvoySettings) -> dict[str, 
         # A retry and a mirror need the whole body: what the buffer filter lets in must fit here too.
         "request_body_buffer_limit": settings.max_body_bytes,
         "routes": routes,
+        **(filters or {}),
     }
     return {"name": name, "virtual_hosts": [host]}
 
@@ -114,29 +137,71 @@ def _weighted(cluster: str, weight: int, assigned: str) -> dict[str, Json]:
     return {"name": cluster, "weight": weight, "request_headers_to_add": [_overwrite(ASSIGNED, assigned)]}
 
 
-def _per_try(settings: EnvoySettings) -> dict[str, Json]:
-    """A time limit per try for the canary's requests only.
+def _for_canary(settings: EnvoySettings, throttle: Throttle) -> dict[str, Json]:
+    """What filters in front of the router do to the canary's requests only: a time limit per try, and a rate limit.
 
-    The router takes it from the route or from this header, before it adds the weighted cluster's own headers, and
-    never from the cluster; so a filter in front of the router sets it, switched on by the weighted cluster.
+    The router takes the time limit from the route or from this header, before it adds the weighted cluster's own
+    headers, and never from the cluster; so a filter in front of the router sets it, where the weighted cluster says so.
     """
     header = _overwrite(
         "x-envoy-upstream-rq-per-try-timeout-ms", str(round(settings.per_try_timeout_s * 1000))
     )
-    per_route: Json = {
-        "@type": "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute",
+    per_try: Json = {
+        "@type": f"{_FILTERS}.header_mutation.v3.HeaderMutationPerRoute",
         "mutations": {"request_mutations": [{"append": header}]},
     }
-    return {"typed_per_filter_config": {HEADER_FILTER: per_route}}
+    filters: dict[str, Json] = {HEADER_FILTER: per_try}
+    if throttle.canary_per_s is not None:
+        # Over the limit it is marked, not refused; then the routes are asked again, of which the first knows the mark.
+        filters[CANARY_LIMIT] = {
+            **_limit("canary", throttle.canary_per_s),
+            "filter_enforced": _percent(0),
+            "request_headers_to_add_when_not_enforced": [_overwrite(THROTTLED, "1")],
+        }
+        filters[REROUTE] = {
+            "@type": f"{_FILTERS}.lua.v3.LuaPerRoute",
+            "source_code": {"inline_string": _ASK_THE_ROUTES_AGAIN},
+        }
+    return {"typed_per_filter_config": filters}
+
+
+def _for_everyone(throttle: Throttle) -> dict[str, Json]:
+    if throttle.users_per_s is None:
+        return {}
+    limit: Json = {
+        **_limit("users", throttle.users_per_s),
+        "filter_enforced": _percent(100),
+        "response_headers_to_add": [_overwrite("retry-after", "1")],
+    }
+    return {"typed_per_filter_config": {USERS_LIMIT: limit}}
+
+
+def _unlimited(throttle: Throttle) -> dict[str, Json]:
+    if throttle.users_per_s is None:
+        return {}
+    off: Json = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
+    return {"typed_per_filter_config": {USERS_LIMIT: off}}
+
+
+def _limit(name: str, per_s: float) -> dict[str, Json]:
+    return {
+        "@type": f"{_FILTERS}.local_ratelimit.v3.LocalRateLimit",
+        "stat_prefix": name,
+        "token_bucket": token_bucket(per_s),
+        "filter_enabled": _percent(100),
+    }
+
+
+def _percent(numerator: int) -> dict[str, Json]:
+    return {"default_value": {"numerator": numerator, "denominator": "HUNDRED"}}
 
 
 def _mirror(slots: Slots) -> dict[str, Json]:
     if slots.shadow is None:
         return {}
-    everything: Json = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
     mirror: Json = {
         "cluster": SHADOW,
-        "runtime_fraction": everything,
+        "runtime_fraction": _percent(100),
         "disable_shadow_host_suffix_append": True,
         "request_headers_mutations": [{"append": _overwrite(SHADOW_MARK, "1")}],
     }

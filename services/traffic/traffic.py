@@ -17,6 +17,7 @@ from services.traffic.routes import users_routes
 from services.traffic.settings import EnvoySettings, read_settings
 from services.traffic.slots import Slots
 from services.traffic.state_files import Json, locked, read_object, write_json, write_json_if_changed
+from services.traffic.throttle import Throttle, read_throttle
 
 _ROUTES_TYPE = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 
@@ -58,7 +59,7 @@ class Traffic:
             return write_json_if_changed(bootstrap_file(self._home), value)
 
     def _files(self, slots: Slots, ports: Mapping[str, int]) -> list[tuple[Path, Json]]:
-        settings = read_settings(self._home)
+        settings, throttle = read_settings(self._home), read_throttle(self._home)
         stable, canary, shadow = (
             tuple(_port(name, ports) for name in names)
             for names in (slots.stable, _one(slots.canary), _one(slots.shadow))
@@ -69,15 +70,15 @@ class Traffic:
             (endpoints_file(folder, STABLE), endpoints(STABLE, stable)),
             (endpoints_file(folder, CANARY), endpoints(CANARY, canary)),
             (endpoints_file(folder, SHADOW), endpoints(SHADOW, shadow)),
-            (routes_file(self._home), _routes(slots, settings)),
+            (routes_file(self._home), _routes(slots, settings, throttle)),
         ]
 
     def _write(self, files: list[tuple[Path, Json]]) -> bool:
         return any([write_json_if_changed(path, value) for path, value in files])
 
 
-def _routes(slots: Slots, settings: EnvoySettings) -> Json:
-    return {"resources": [{"@type": _ROUTES_TYPE, **users_routes(slots, settings)}]}
+def _routes(slots: Slots, settings: EnvoySettings, throttle: Throttle) -> Json:
+    return {"resources": [{"@type": _ROUTES_TYPE, **users_routes(slots, settings, throttle)}]}
 
 
 def _one(release_id: str | None) -> tuple[str, ...]:
