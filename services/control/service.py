@@ -26,6 +26,7 @@ from services.control.kill import kill
 from services.control.orders import OrderDesk
 from services.control.roles import Role
 from services.control.state import STALE_SHIPPER_S, ControlState
+from services.control.switch_desk import SwitchDesk
 from services.control.token import TokenError, TokenRefused
 from services.control.token_desk import TokenDesk
 from services.store.database import StoreError
@@ -116,13 +117,19 @@ class ControlService:
         return receipt, matches
 
 
-def control_app(state: ControlState, book: TokenBook) -> ASGIApp:
-    """The ASGI app of one home."""
-    endpoints = (
+def all_endpoints(state: ControlState) -> tuple[Endpoint, ...]:
+    """Every endpoint but the one that describes them; each room's desk brings its own."""
+    return (
         *ControlService(state).endpoints(),
         *OrderDesk(state).endpoints(),
+        *SwitchDesk(state).endpoints(),
         *TokenDesk(state, state.home.issued_tokens_file).endpoints(),
     )
+
+
+def control_app(state: ControlState, book: TokenBook) -> ASGIApp:
+    """The ASGI app of one home."""
+    endpoints = all_endpoints(state)
     described = openapi.document(endpoints, port=state.home.ports.control)
 
     async def describe(_request: Request) -> Response:

@@ -162,3 +162,18 @@ def test_a_service_that_is_not_served_is_refused(db: Database, home: Home) -> No
     """There is nothing to switch for a service without releases: a misspelled name is heard of."""
     with pytest.raises(SwitchRefused, match="no release of service 'lending' is served"):
         switch(db, home, service="lending", action="call", is_off=True, by="ann", reason="x", at=1.0)
+
+
+def test_over_http_it_goes_on_record_under_the_callers_name(
+    running: Any, parts: Any, policy_texts: dict[str, str]
+) -> None:
+    """POST /switches does what the command does; a service that is not served is 409 and names the field."""
+    release = _release(running.home, parts, policy_texts)
+    body = {"service": SERVICE, "action": "call", "turn": "off", "reason": "closed"}
+    refused = running.client.post("/switches", json=body)
+    assert (refused.status_code, refused.json()["field"]) == (409, "action")
+    running.home.processes.mkdir()
+    want_release(running.home, release.id, lambda port: launch_command(release.id, running.home, port))
+    answer = running.client.post("/switches", json={**body, "by": "ann"})
+    assert (answer.status_code, answer.json()["changed"], answer.json()["silent"]) == (200, True, [])
+    assert [(one.action, one.by) for one in switched_off(running.db, SERVICE)] == [("call", "ann")]
