@@ -17,6 +17,7 @@ from flows.show_progress import gate_table
 from flows.system import is_up
 from flows.wiring import open_store
 from policies.rollout.verdict import Verdict, VerdictError
+from services.control.switch import switched_off
 from services.home import Home
 from services.ledger.ledger import latest
 from services.rehearsal.replay import progress_file, read_progress
@@ -43,6 +44,7 @@ def system_status(home: Home, service: str) -> dict[str, object]:
         db = open_store(home)
         try:
             found["rollout"] = _rollout(home, db, service, now)
+            found["switched_off"] = [asdict(one) for one in switched_off(db, service)]
             watermark = decisions.watermark(db)
             shipped = decisions.read_mark(db, decisions.SHIPPED_THROUGH)
             found["telemetry"] = {
@@ -105,6 +107,10 @@ def render_status(found: dict[str, object]) -> RenderableType:
     weight = found["weight_pct_at_envoy"]
     if found["up"] or isinstance(weight, float):
         grid.add_row("weight", f"{weight:g} % at Envoy" if isinstance(weight, float) else _error(weight))
+    off = found.get("switched_off")
+    for one in off if isinstance(off, list) else []:
+        words = f"switched off for everyone by {one['by']}: {one['reason']}"
+        grid.add_row(str(one["action"]), Text(words, "yellow"))
     telemetry = found.get("telemetry")
     if isinstance(telemetry, dict):
         grid.add_row("shipper", f"decisions shipped up to {_ago(telemetry['shipper_lag_s'])}")

@@ -118,8 +118,9 @@ def _switch(
         state = f"[red]{action} is off[/]" if is_off else f"[green]{action} is on[/]"
         already = "" if found.changed else ", as it was"
         console.print(f"{state} for everyone{already}; off now: {_names(found.off)}", highlight=False)
-        followers = ", ".join(found.confirmed) or "no release runs; it holds from their start"
-        console.print(f"confirmed by {followers} ({found.after_s:.1f} s)", highlight=False, soft_wrap=True)
+        followers = f"confirmed by {', '.join(found.confirmed)} ({found.after_s:.1f} s)"
+        said = followers if found.confirmed else "no release runs now: it holds from their start"
+        console.print(said, highlight=False, soft_wrap=True)
     if found.silent:
         fail(f"not confirmed by {', '.join(found.silent)}: see its log under {home.processes}")
 

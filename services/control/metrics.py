@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from services.control.state import ControlState
+from services.control.switch import every_switched_off
 from services.store import decisions, rollouts
 
 
@@ -31,6 +32,13 @@ class ControlCollector(Collector):
         for record in rollouts.all_active(state.db):
             intended.add_metric([record.service, record.id], record.weight_pct)
         yield intended
+        off = GaugeMetricFamily(
+            "trimtab_action_switched_off", "1 for each action that is off.", labels=["service", "action"]
+        )
+        for service, actions in every_switched_off(state.db).items():
+            for one in actions:
+                off.add_metric([service, one.action], 1)
+        yield off
         for name, words, mark in (
             (
                 "shipped_through_age_seconds",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 
+from services.control.switch import every_switched_off
 from services.control.weight import GrantReader
 from services.home import Home
 from services.ledger.ledger import latest
@@ -106,6 +107,9 @@ class ControlState:
                 "watermark_age_s": None if watermark is None else now - watermark,
             },
             "processes": self._processes(),
+            "switched_off": {
+                service: [asdict(one) for one in off] for service, off in every_switched_off(self.db).items()
+            },
         }
 
     def _rollout(self, record: rollouts.RolloutRecord, now: float) -> dict[str, object]:

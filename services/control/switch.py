@@ -68,6 +68,12 @@ def switched_off(db: Database, service: str) -> tuple[OffAction, ...]:
     return tuple(off.values())
 
 
+def every_switched_off(db: Database) -> dict[str, tuple[OffAction, ...]]:
+    """By service, for those of which anything is off."""
+    services = sorted({entry.service for entry in entries(db, kind=ENTRY)})
+    return {service: off for service in services if (off := switched_off(db, service))}
+
+
 def switch(
     db: Database,
     home: Home,

@@ -52,9 +52,7 @@ class SwitchDesk:
     def endpoints(self) -> tuple[Endpoint, ...]:
         what = "Switch an action off for everyone, within 2 s, or on again."
         return (
-            Endpoint(
-                "POST", "/switches", Role.OPERATOR, self.switch, what, SwitchBody, _ANSWER, also=(409,)
-            ),
+            Endpoint("POST", "/switches", Role.OPERATOR, self.switch, what, SwitchBody, _ANSWER, also=(409,)),
         )
 
     async def switch(self, request: Request) -> Response:
