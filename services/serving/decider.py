@@ -7,7 +7,7 @@ Clock, timer and ids are arguments. Must never import bentoml or torch; the HTTP
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from policies.operating.operating_point import OperatingPoint
 from services.data.contract import DataContract, load_contract
 from services.serving.decision_log import DecisionLog, DecisionLogError, DecisionRecord, Gated
 from services.serving.explanation import Explainer, Explanation
-from services.serving.fault import Fault, InjectedFault
+from services.serving.fault import Fault
 from services.serving.log_mask import LogMask
 from services.serving.release import Release
 from services.serving.request_mark import RequestMark
@@ -115,18 +115,19 @@ class Decider:
         """
         started_ms = self.stamps.timer_ms()
         columns = self._check.columns(rows)
-        fault = (
-            None if mark.is_shadow else self._fault
-        )  # a drill is about what users feel, so it spares the shadow
+        # A drill is about what users feel, so it spares the shadow.
+        fault = None if mark.is_shadow else self._fault
         if fault is not None:
-            await self._misbehave(fault)
+            await fault.misbehave()
         probabilities = self._scorer.probabilities(columns)
-        if fault is not None and fault.kind == "nan":
-            probabilities = np.full_like(probabilities, np.nan)
+        if fault is not None:
+            probabilities = fault.spoil(probabilities)
         gate = self._switches.gate()
         decisions = self._scorer.choose(
             columns, probabilities, allowed=None if gate is None else gate.allowed
         )
+        if fault is not None:
+            decisions = replace(decisions, actions=fault.misdirect(decisions.actions))
         gated = self._gated(gate, columns, decisions)
         records = self._records(mark, rows, decisions, gated, took_ms=self.stamps.timer_ms() - started_ms)
         explanations: list[Explanation] = []
@@ -157,12 +158,6 @@ class Decider:
             self._log.count_missed(error.missing, at=records[0].at)
             return False
         return True
-
-    async def _misbehave(self, fault: Fault) -> None:
-        if fault.kind == "error":
-            raise InjectedFault("this release fails on purpose (rehearsal)")
-        if fault.kind == "slow":
-            await asyncio.sleep(fault.delay_ms / 1000)
 
     def _gated(
         self, gate: Gate | None, columns: Mapping[str, NDArray[Any]], decisions: Decisions

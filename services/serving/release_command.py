@@ -38,7 +38,7 @@ def bento_folder(release_id: str, home: Home) -> Path:
 def launch_command(release_id: str, home: Home, port: int, *, fault: str | None = None) -> ReleaseCommand:
     """The command that serves a built release on loopback; `fault` is for rehearsals only.
 
-    Raises: FaultError when `fault` is not error, nan or slow:<ms>.
+    Raises: FaultError when `fault` is none that services/serving/fault.py knows.
     """
     source = bento_folder(release_id, home) / "src"
     argv = [sys.executable, "-m", "services.serving.launch", "--port", str(port)]

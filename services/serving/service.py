@@ -94,6 +94,8 @@ class DecisionService:
 
     def __init__(self) -> None:
         settings = read_settings(os.environ)
+        if settings.fault is not None:
+            settings.fault.delay_start()
         release = read_release(RELEASE_FOLDER)
         log = DecisionLog(settings.decision_logs, release.id, pid=os.getpid())
         log.keep_synced()

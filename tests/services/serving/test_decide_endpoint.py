@@ -293,16 +293,29 @@ def test_what_cannot_be_logged_is_left_to_stable_which_answers_and_counts(
     assert decision_log.path.read_bytes() == b""
 
 
-@pytest.mark.parametrize("kind", ["nan", "error"])
-def test_a_model_that_fails_is_500_and_logs_no_decision(
-    make_decider: Callable[..., Decider], rows: list[Row], decision_log: DecisionLog, kind: Any
+@pytest.mark.parametrize(
+    ("kind", "status", "says"),
+    [
+        ("nan", 500, "finite"),
+        ("error", 500, "on purpose"),
+        ("unknown-action", 500, "the decision failed"),
+        ("refuse", 400, "on purpose"),
+    ],
+)
+def test_a_model_that_fails_logs_no_decision(
+    make_decider: Callable[..., Decider],
+    rows: list[Row],
+    decision_log: DecisionLog,
+    kind: str,
+    status: int,
+    says: str,
 ) -> None:
-    """NaN from the model is 500, never a decision with a null score; so is a failing model."""
+    """NaN and an action that does not exist are 500, never a decision; so is a failing model. A refusal is 400."""
     endpoint = DecideEndpoint()
     endpoint.open(make_decider(Fault(kind)))
     answer = post(endpoint, rows[0])
-    assert answer.status == 500
-    assert ("finite" if kind == "nan" else "on purpose") in answer.json["error"]
+    assert answer.status == status
+    assert says in answer.json["error"]
     assert decision_log.path.read_bytes() == b""
 
 
