@@ -14,5 +14,5 @@ def test_faults_are_read_with_their_amounts() -> None:
 @pytest.mark.parametrize("text", ["", "explode", "slow", "slow:0", "slow:60001", "error:5", "leak:-1"])
 def test_other_faults_are_refused(text: str) -> None:
     """What is none of them is refused with what there is."""
-    with pytest.raises(FaultError, match="must be one of error, nan, refuse, hang.*slow:<1 to 60000>"):
+    with pytest.raises(FaultError, match=r"must be one of error, nan, refuse, hang.*slow:<1 to 60000>"):
         parse_fault(text)
