@@ -108,6 +108,11 @@ class Home:
         return self.root / "decision_log.key"
 
     @property
+    def archive(self) -> Path:
+        """Old decisions, requests and outcomes: Parquet, `<table>/day=<UTC day>/part-<number>.parquet`."""
+        return self.root / "archive"
+
+    @property
     def access_log(self) -> Path:
         """Envoy's access log of user decisions, JSON lines."""
         return self.root / "logs" / "envoy" / "access.jsonl"

@@ -9,7 +9,7 @@ Must never import: policies, flows.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Table, func, select, text, update
+from sqlalchemy import Connection, Table, delete, func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from services.store import tables
@@ -153,6 +153,14 @@ def save_checkpoints(connection: Connection, rows: Sequence[Checkpoint], *, at: 
     fresh = {name: statement.excluded[name] for name in ("path", "position", "head", "updated_at")}
     upsert = statement.on_conflict_do_update(index_elements=["file_id"], set_=fresh)
     connection.execute(upsert, [{**vars(row), "updated_at": at} for row in rows])
+
+
+def forget_checkpoints(db: Database, file_ids: Sequence[str]) -> None:
+    """Forget files that are gone."""
+    if file_ids:
+        with db.write() as connection:
+            table = tables.checkpoints
+            connection.execute(delete(table).where(table.c.file_id.in_(file_ids)))
 
 
 def count_decisions(db: Database) -> int:

@@ -43,22 +43,18 @@ class LogFiles:
         self._folder = folder
         self._pattern = pattern
         self._positions = {checkpoint.file_id: checkpoint for checkpoint in checkpoints}
-        self._recognised: set[str] = set()
-        self._listed: set[str] = set()
+        # What each file was when it was last looked into: a deleted one may leave its inode, even its size, to another.
+        self._seen: dict[str, tuple[str, int]] = {}
 
     def read(self) -> tuple[Chunk, ...]:
         """What is new in each file, at most `chunk_bytes` of it; files without news are left out."""
-        self._listed.clear()
-        found = tuple(self._read(path) for path in sorted(self._folder.glob(self._pattern)))
-        # A file that is gone may leave its inode to another one, which has to be looked at, whatever its size.
-        self._recognised &= self._listed
+        found = (self._read(path) for path in sorted(self._folder.glob(self._pattern)))
         return tuple(chunk for chunk in found if chunk is not None)
 
     def advance(self, chunks: Iterable[Chunk]) -> None:
         """The chunks are committed: go on behind them."""
         for chunk in chunks:
             self._positions[chunk.checkpoint.file_id] = chunk.checkpoint
-            self._recognised.add(chunk.checkpoint.file_id)
 
     def _read(self, path: Path) -> Chunk | None:
         try:
@@ -66,9 +62,9 @@ class LogFiles:
         except FileNotFoundError:  # rotated between the listing and now: seen under its new name next time
             return None
         file_id = f"{status.st_dev}:{status.st_ino}"
-        self._listed.add(file_id)
         held = self._positions.get(file_id)
-        if held is not None and held.position == status.st_size and file_id in self._recognised:
+        seen = (str(path), status.st_mtime_ns)
+        if held is not None and held.position == status.st_size and self._seen.get(file_id) == seen:
             return None
         try:
             with path.open("rb") as file:
@@ -88,8 +84,8 @@ class LogFiles:
                 head = _head(file.read(min(_HEAD_BYTES, position)))
         except FileNotFoundError:
             return None
-        self._recognised.add(file_id)
         if position == start and not is_other:
+            self._seen[file_id] = (str(path), status.st_mtime_ns)
             return None
         return Chunk(
             checkpoint=Checkpoint(file_id, str(path), position, head),

@@ -183,6 +183,39 @@ def test_replaced_and_truncated_files_begin_anew(logs: Logs, caplog: pytest.LogC
     assert logs.ship().records == 10
 
 
+def test_a_new_file_in_the_place_of_a_deleted_one_is_read(logs: Logs) -> None:
+    """A file that got the inode and the very size of one that was deleted is another file, also where the store refuses
+    in between: nothing of it is passed over."""
+    logs.write(line(1))
+    logs.ship()
+    logs.ship()
+    written = logs.file.stat()
+    with logs.file.open("r+") as file:  # same inode, same size: what a reused inode looks like
+        file.write(line(2))
+    logs.file.rename(logs.file.with_name("decisions-2.jsonl"))
+    os.utime(logs.file.with_name("decisions-2.jsonl"), ns=(0, written.st_mtime_ns))
+    dying = DyingDatabase(logs.db.engine, logs.db.folder)
+    logs.shipper._db = dying
+    with pytest.raises(StoreError, match="killed"):
+        logs.ship()
+    logs.shipper._db = logs.db
+    assert logs.ship().records == 1
+    assert logs.ids() == ["d1", "d2"]
+
+
+def test_gaps_of_the_log_are_shipped_once(logs: Logs) -> None:
+    """What a release could not log is accounted for in the store, by release, however often it is read."""
+    gap = {"v": 1, "gap_id": "rel-a:1:5.0", "release": "rel-a", "since": 5.0, "until": 6.0, "decisions": 40}
+    logs.write(line(1) + json.dumps(gap) + "\n" + line(2))
+    report = logs.ship()
+    assert (report.records, report.bad_lines) == (2, 0)
+    with logs.db.write() as connection:
+        connection.execute(tables.checkpoints.delete())
+    logs.restart()
+    logs.ship()
+    assert store.unlogged_decisions(logs.db) == {"rel-a": 40}
+
+
 class DyingDatabase(Database):
     """A store whose writer is killed when everything is written and nothing committed."""
 
