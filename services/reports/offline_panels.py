@@ -21,13 +21,15 @@ def training_panels(training: Training, *, unit: str) -> tuple[Panel, ...]:
     behind = {one.other: one for one in training.comparisons}
     rows = tuple(
         (
-            one.loss_name.replace("_", " ") + (" ✔ kept" if one is chosen else ""),
+            one.loss_name.replace("_", " ")
+            + (" ✔ kept" if one is chosen else "")
+            + (f" (breaks {', '.join(one.broken)})" if one.broken else ""),
             f"{one.validation_utility:+.4f}",
             f"{one.validation_interval[0]:+.4f} … {one.validation_interval[1]:+.4f}",
             _ahead(behind.get(one.loss_name)),
             f"{one.validation_rows:,}",
-            f"{one.calibration_error:.4f}",
-            f"{one.best_epoch} of {len(one.history)}" if one.history else f"round {one.best_epoch}",
+            "no probabilities" if one.calibration_error is None else f"{one.calibration_error:.4f}",
+            f"{one.best_epoch} of {len(one.history)}" if one.history else str(one.best_epoch),
             str(one.seed),
         )
         for one in training.candidates
@@ -41,7 +43,7 @@ def training_panels(training: Training, *, unit: str) -> tuple[Panel, ...]:
     )
     table = Table(
         title="Trained candidates",
-        header=(*header, "calibration error", "epoch kept", "seed"),
+        header=(*header, "calibration error", "epoch or round kept", "seed"),
         rows=rows,
         value=chosen.validation_utility,
         note="One candidate is kept by validation utility, all are on record; differences are paired row by row.",

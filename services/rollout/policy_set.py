@@ -6,7 +6,7 @@ Reading files is the services' work; what stands in them is judged by the pure l
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -19,7 +19,8 @@ from policies.utility.scenarios import KnownField, ScenarioSet, load_scenarios, 
 from policies.utility.utility import UtilitySpec, load_utility
 from policies.utility.utility_mistakes import unknown_fields
 from services.data.contract import DataContract, load_contract
-from services.training.plan import TrainingPlan, load_plan
+from services.training.plan import LAGRANGIAN, TrainingPlan, load_plan
+from services.training.rate_bounds import rate_bounds
 
 METRIC = "failed_scenarios"
 POLICIES = Path(__file__).resolve().parents[2] / "policies"
@@ -111,7 +112,32 @@ def _with_training(policies: PolicySet, file: Path) -> PolicySet:
         service=policies.service,
         fields={column.name: column.kind for column in contract.columns if column.name != contract.label},
     )
+    if LAGRANGIAN in plan.candidates:
+        issues = tuple(_against_lagrangian(policies, plan, file))
+        if issues:
+            raise PolicyError(issues)
     return replace(policies, training=plan)
+
+
+def _against_lagrangian(policies: PolicySet, plan: TrainingPlan, file: Path) -> Iterator[Issue]:
+    """What a network that decides cannot be trained for: it needs bounds to keep, and has no probabilities."""
+    document = load_document(file.read_text(encoding="utf-8"), f"{policies.place}/{TRAINING}")
+    here = ("candidates", plan.candidates.index(LAGRANGIAN))
+    if not rate_bounds(policies.utility):
+        yield document.issue(
+            here, f"'{LAGRANGIAN}' needs an upper bound on a rate or a capacity in utility.yaml"
+        )
+    if policies.utility.abstain is not None:
+        yield document.issue(
+            here, f"'{LAGRANGIAN}' has no probabilities, and abstain in utility.yaml needs them"
+        )
+    gates = {gate.name: gate for stage in policies.rollout.stages for gate in stage.gates}
+    for gate in gates.values():
+        if gate.metric == "calibration_error":
+            yield document.issue(
+                here,
+                f"'{LAGRANGIAN}' has no probabilities, and gate '{gate.name}' asks for their calibration error",
+            )
 
 
 def _alone(text: str | None, place: str, *, of: PolicyError) -> tuple[Issue, ...]:

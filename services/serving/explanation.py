@@ -44,7 +44,8 @@ class Explanation:
     where there is none. `threshold` is the probability at which the action changes and `distance` the probability less
     it; None where there is no such probability. `features` have the greatest |contribution| first, at most 10; `others`
     is the sum of the rest, so that baseline + features + others = log-odds. `predicted`: what stood for fields that
-    nobody knows yet when deciding, in their own units.
+    nobody knows yet when deciding, in their own units. `is_probability`: False for a network trained to decide, whose
+    log-odds are those of a score.
     """
 
     outcome: str
@@ -56,12 +57,14 @@ class Explanation:
     features: tuple[FeaturePart, ...]
     others: float
     predicted: Mapping[str, float]
+    is_probability: bool = True
 
     def to_json(self) -> dict[str, object]:
         """As the answer of /decide holds it."""
+        what = "log-odds" if self.is_probability else "decision score, no probability,"
         return {
             "method": self.attribution.method,
-            "explains": f"log-odds of '{self.outcome}'",
+            "explains": f"{what} of '{self.outcome}'",
             "baseline": {"row": BASELINE, "log_odds": self.attribution.at_baseline},
             "log_odds": self.attribution.at_row,
             "lead": self.lead,
@@ -112,6 +115,7 @@ class Explainer:
                     for name, values in decisions.predicted.items()
                     if name not in self._unnamed
                 },
+                is_probability=self._scorer.calibration.kind != "none",
             )
 
     def _features(self, row: Mapping[str, object], attribution: Attribution) -> tuple[FeaturePart, ...]:

@@ -10,7 +10,7 @@ numpy only: serving imports this file.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +20,26 @@ from services.training.errors import TrainingError
 _PRIOR_ROWS = 1.0  # strength of the pull towards slope 1, bias 0, in rows
 _NEWTON_STEPS = 50
 LEAST_SLOPE = 0.01
+Kind = Literal["multinomial_platt", "none"]
+KINDS: tuple[Kind, ...] = ("multinomial_platt", "none")
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """probabilities = softmax(slope * logits + bias); bias has one entry per outcome."""
+    """probabilities = softmax(slope * logits + bias); bias has one entry per outcome.
+
+    kind "none": scores of a network that was trained to decide (services/training/lagrangian.py); they are read where
+    probabilities are read, and are none.
+    """
 
     slope: float
     bias: tuple[float, ...]
+    kind: Kind = "multinomial_platt"
+
+    @classmethod
+    def none(cls, outcomes: int) -> "Calibration":
+        """Scores over `outcomes` outcomes that must not be calibrated."""
+        return cls(1.0, (0.0,) * outcomes, "none")
 
     @classmethod
     def identity(cls, outcomes: int) -> "Calibration":
@@ -73,17 +85,17 @@ class Calibration:
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON-safe dict; `from_json` gives back an equal object."""
-        return {"version": 1, "kind": "multinomial_platt", "slope": self.slope, "bias": list(self.bias)}
+        return {"version": 1, "kind": self.kind, "slope": self.slope, "bias": list(self.bias)}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Calibration":
         """Read what `to_json` wrote. Raises TrainingError if it is not that."""
         try:
-            if (document["version"], document["kind"]) != (1, "multinomial_platt"):
+            if document["version"] != 1 or document["kind"] not in KINDS:
                 raise TrainingError(
-                    f"'kind' of the calibration must be multinomial_platt: {document['kind']}"
+                    f"'kind' of the calibration must be one of {', '.join(KINDS)}: {document['kind']}"
                 )
-            return cls(float(document["slope"]), tuple(float(b) for b in document["bias"]))
+            return cls(float(document["slope"]), tuple(float(b) for b in document["bias"]), document["kind"])
         except (KeyError, TypeError) as error:
             raise TrainingError(f"not a calibration document: {error!r}") from error
 

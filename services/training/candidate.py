@@ -24,7 +24,11 @@ class Epoch:
 
 @dataclass(frozen=True)
 class TrainedCandidate:
-    """One trained network; `validation_utility` per decision in the spec unit, higher is better."""
+    """One trained network; `validation_utility` per decision in the spec unit, higher is better.
+
+    `calibration_error` None: its scores are no probabilities. `broken`: constraints that its decisions break on the
+    validation rows, under the operating point found there.
+    """
 
     loss_name: str
     weights: Weights
@@ -35,10 +39,11 @@ class TrainedCandidate:
     validation_utility: float
     validation_interval: tuple[float, float]
     validation_rows: int
-    calibration_error: float
+    calibration_error: float | None
     best_epoch: int
     history: tuple[Epoch, ...]
     seed: int
+    broken: tuple[str, ...] = ()
 
     def probabilities(self, columns: Columns) -> NDArray[np.float64]:
         """Calibrated probabilities (n, O) of the outcomes, in the order of `outcomes`."""
@@ -57,6 +62,7 @@ class TrainedCandidate:
             "validation_interval": list(self.validation_interval),
             "validation_rows": self.validation_rows,
             "calibration_error": self.calibration_error,
+            "broken": list(self.broken),
             "calibration": self.calibration.to_json(),
             "best_epoch": self.best_epoch,
             "epochs": len(self.history),

@@ -3,9 +3,10 @@
 The network minimises the threshold-local loss (services/training/losses.py); each bound has a multiplier that rises
 while the bound is broken and falls while it is kept with room. Gradients flow through softened rates, multipliers
 move with the hard ones (a proxy constraint). The epoch kept is the one of most validation utility among those that
-keep every bound on the validation rows; the network's answers are decisions, no longer probabilities: they must not
-be calibrated afterwards. A price found after training (policies/operating/point_search.py) is stronger on every
-data set tried, holds with a stated confidence, and is the default; this is for bounds that no price can steer to.
+keep every bound on the validation rows. The network's answers are scores that decide, no longer probabilities: they
+are not calibrated, and what a release says of expected utility is the rule's view, not EUR. Its operating point adds
+what price is still missing for the stated confidence. A price on a calibrated network is stronger on every data set
+tried, and the default; this is for bounds that no price can steer to.
 `cooper` is an optional extra (`pip install 'trimtab[lagrangian]'`). Source: Cotter et al., "Optimization with
 Non-Differentiable Constraints", JMLR 2019 (proxy constraints); Gallego-Posada et al., "Cooper", 2025. Must never
 be imported by serving's request path.
@@ -31,6 +32,7 @@ from services.training.known_rows import TrainingContract, known_rows
 from services.training.losses import local_and_everywhere, softened, stakes
 from services.training.network import Network, architecture_for
 from services.training.preprocessing import Columns, Preprocessing
+from services.training.rate_bounds import RateBound
 
 _TEMPERATURE = 0.1
 _RATE_TEMPERATURE = 0.05
@@ -39,17 +41,14 @@ _PATIENCE = 2  # times the usual one: multipliers swing before they settle
 
 
 @dataclass(frozen=True)
-class RateBound:
-    """The share of rows given `action`, among rows of outcome `among` (None: of all rows), is at most `at_most`."""
+class Bounded:
+    """The weights of the epoch kept; `multipliers` as they were then, `rates` on the validation rows, by bound."""
 
-    action: int
-    among: int | None
-    at_most: float
-
-    def rate(self, actions: NDArray[np.intp], outcomes: NDArray[np.int64]) -> float:
-        """The rate (NaN without such rows) of actions (n,) under outcomes (n,)."""
-        counted = actions == self.action
-        return float((counted if self.among is None else counted[outcomes == self.among]).mean())
+    weights: Weights
+    epoch: int
+    multipliers: tuple[float, ...]
+    rates: tuple[float, ...]
+    keeps_bounds: bool
 
 
 @dataclass(frozen=True)
@@ -89,15 +88,46 @@ def fit_under_bounds(
         for columns, outcomes in known
     )
     architecture = architecture_for(preprocessing, outcomes=len(utility.outcomes), hidden=settings.hidden)
+    kept = fit_bounded(
+        rows,
+        held_out,
+        architecture=architecture,
+        bounds=bounds,
+        default_action=utility.default_index,
+        settings=settings,
+        seed=seed,
+    )
+    return BoundedNetwork(
+        preprocessing=preprocessing,
+        architecture=architecture,
+        weights=kept.weights,
+        default_action=utility.default_index,
+        multipliers=kept.multipliers,
+        rates=kept.rates,
+        keeps_bounds=kept.keeps_bounds,
+    )
+
+
+def fit_bounded(
+    rows: Labelled,
+    held_out: Labelled,
+    *,
+    architecture: Architecture,
+    bounds: Sequence[RateBound],
+    default_action: int,
+    settings: Settings,
+    seed: int,
+) -> Bounded:
+    """Fit with multipliers, on encoded rows; which epoch is kept, the held-out ones decide. Raises TrainingError."""
     best: tuple[bool, float] = (False, -np.inf)
     kept, since = None, 0
     with one_thread_seeded(seed):
         network = Network(architecture, dropout=settings.dropout, category_dropout=settings.category_dropout)
         steps = _steps(network, tensors_of(rows), bounds, settings)
-        for multipliers in steps:
+        for epoch, multipliers in enumerate(steps, start=1):
             weights, since = network.export(), since + 1
             actions = _decide(
-                forward(architecture, weights, held_out.encoded), held_out.payoffs, utility.default_index
+                forward(architecture, weights, held_out.encoded), held_out.payoffs, default_action
             )
             rates = tuple(bound.rate(actions, held_out.outcomes) for bound in bounds)
             excess = max(
@@ -107,15 +137,7 @@ def fit_under_bounds(
             score = (excess <= 0.0, earned if excess <= 0.0 else -excess)
             if score > best:
                 best, since = score, 0
-                kept = BoundedNetwork(
-                    preprocessing=preprocessing,
-                    architecture=architecture,
-                    weights=weights,
-                    default_action=utility.default_index,
-                    multipliers=multipliers,
-                    rates=rates,
-                    keeps_bounds=score[0],
-                )
+                kept = Bounded(weights, epoch, multipliers, rates, keeps_bounds=score[0])
             if since >= _PATIENCE * settings.patience:
                 break
     if kept is None:

@@ -1,8 +1,9 @@
 """Fits what the candidates are made of, each part once: networks by their loss, and boosted trees beside them.
 
 A candidate is a network trained with a loss of services/training/losses.py; `boosted`, gradient-boosted trees alone; or
-`boosted_average`, these averaged with the network trained with cross-entropy. Whatever it is, it leaves here as one
-architecture and one set of arrays, uncalibrated. Must never be imported by serving's request path.
+`boosted_average`, these averaged with the network trained with cross-entropy; or `lagrangian`, a network trained to
+keep the spec's bounds on rates by itself. Whatever it is, it leaves here as one architecture and one set of arrays,
+uncalibrated. Must never be imported by serving's request path.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,14 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from policies.utility.utility import UtilitySpec
 from services.training.boosted import BoostedSettings, BoostedTrees, fit_trees
 from services.training.candidate import Epoch
+from services.training.errors import TrainingError
 from services.training.fit import Labelled, Progress, Settings, fit
 from services.training.forward import Architecture
+from services.training.lagrangian import fit_bounded
 from services.training.losses import loss_named
 from services.training.network import architecture_for
-from services.training.plan import BOOSTED, BOOSTED_AVERAGE
+from services.training.plan import BOOSTED, BOOSTED_AVERAGE, LAGRANGIAN
 from services.training.preprocessing import Preprocessing
+from services.training.rate_bounds import rate_bounds
 
 
 @dataclass(frozen=True)
@@ -42,14 +47,15 @@ class Fitter:
         validation: Labelled,
         *,
         preprocessing: Preprocessing,
-        outcomes: int,
+        utility: UtilitySpec,
         settings: Settings,
         boosted: BoostedSettings,
         seed: int,
         on_progress: Callable[[Progress], None],
     ) -> None:
         self._training, self._validation = training, validation
-        self._preprocessing, self._outcomes = preprocessing, outcomes
+        self._preprocessing, self._utility = preprocessing, utility
+        self._outcomes = len(utility.outcomes)
         self._settings, self._boosted = settings, boosted
         self._seed, self._on_progress = seed, on_progress
         self._networks: dict[str, Model] = {}
@@ -62,7 +68,25 @@ class Fitter:
             return self._beside_trees(Model(blank, weights, best_epoch=0), share=1.0)
         if name == BOOSTED_AVERAGE:
             return self._beside_trees(self._network("cross_entropy"), share=0.5)
-        return self._network(name)
+        return self._bounded() if name == LAGRANGIAN else self._network(name)
+
+    def _bounded(self) -> Model:
+        bounds = rate_bounds(self._utility)
+        if not bounds:
+            raise TrainingError(
+                f"'{LAGRANGIAN}' needs an upper bound on a rate or a capacity in utility.yaml"
+            )
+        architecture = self._architecture(hidden=self._settings.hidden)
+        fitted = fit_bounded(
+            self._training,
+            self._validation,
+            architecture=architecture,
+            bounds=bounds,
+            default_action=self._utility.default_index,
+            settings=self._settings,
+            seed=self._seed,
+        )
+        return Model(architecture, fitted.weights, fitted.epoch)
 
     def _architecture(self, *, hidden: tuple[int, ...]) -> Architecture:
         return architecture_for(self._preprocessing, outcomes=self._outcomes, hidden=hidden)

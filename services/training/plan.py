@@ -34,7 +34,8 @@ from services.training.preprocessing import Columns
 
 NETWORKS = ("cross_entropy", "payoff_weighted", "threshold_local", "annealed_utility")
 BOOSTED, BOOSTED_AVERAGE = "boosted", "boosted_average"
-CANDIDATES = (*NETWORKS, BOOSTED, BOOSTED_AVERAGE)
+LAGRANGIAN = "lagrangian"
+CANDIDATES = (*NETWORKS, BOOSTED, BOOSTED_AVERAGE, LAGRANGIAN)
 USUAL_CANDIDATES = NETWORKS[:2]
 
 _Weight = Annotated[float, Field(ge=0.0)]

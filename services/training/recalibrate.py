@@ -62,8 +62,11 @@ def recalibrate(
     """Fit on (n, O) `logits` and (n,) `outcomes`, indices into `names`; UNLABELLED ones are left out.
 
     `rates_before` (O,): how often each outcome came where `parent` was fitted; `prior_shift_em` needs it.
-    Raises TrainingError with what there is, where any outcome was seen too seldom, or the rates are not known.
+    Raises TrainingError with what there is, where any outcome was seen too seldom, or the rates are not known; and for
+    a network that was trained to decide.
     """
+    if parent.kind == "none":
+        raise TrainingError("the release's scores decide and are no probabilities to recalibrate: retrain it")
     seen = require_outcomes(outcomes, names=names, least=LEAST_OUTCOMES[method], what=f"to fit by {method}")
     known = outcomes != UNLABELLED
     errors = None

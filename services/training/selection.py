@@ -2,7 +2,8 @@
 
 All candidates judged the same validation rows, so their differences are compared pair by pair on shared resamples,
 which is far sharper than two intervals side by side. The highest is kept, on a tie the first named; with `needs_proof`
-another than the first is kept only where its paired interval over the first lies above 0. Nothing here sees test rows.
+another than the first is kept only where its paired interval over the first lies above 0. One whose decisions break a
+constraint on those rows stands behind all that break fewer. Nothing here sees test rows.
 numpy only.
 """
 
@@ -36,13 +37,15 @@ class Training:
     comparisons: tuple[Comparison, ...] = ()
 
     def measured(self) -> dict[str, Measured]:
-        """The chosen candidate's metrics for the training gates."""
+        """The chosen candidate's metrics for the training gates; no calibration error where nothing was calibrated."""
         chosen = self.chosen
         lower, upper = chosen.validation_interval
-        return {
-            "validation_utility": Measured(chosen.validation_utility, lower, upper, chosen.validation_rows),
-            "calibration_error": Measured(chosen.calibration_error, n=chosen.validation_rows),
+        found = {
+            "validation_utility": Measured(chosen.validation_utility, lower, upper, chosen.validation_rows)
         }
+        if chosen.calibration_error is not None:
+            found["calibration_error"] = Measured(chosen.calibration_error, n=chosen.validation_rows)
+        return found
 
     def record(self) -> dict[str, object]:
         """What the ledger and the reports keep: JSON-safe, without the weights."""
@@ -74,10 +77,12 @@ def choose(
     needs_proof: bool,
 ) -> Training:
     """The chosen among `candidates`, simplest first, with its distance to every other."""
-    first = candidates[0]
+    fewest = min(len(candidate.broken) for candidate in candidates)
+    lawful = [candidate for candidate in candidates if len(candidate.broken) == fewest]
+    first = lawful[0]
     eligible = [
         candidate
-        for candidate in candidates
+        for candidate in lawful
         if candidate is first or not needs_proof or _is_above(means, candidate.loss_name, first.loss_name)
     ]
     chosen = max(eligible, key=lambda candidate: candidate.validation_utility)

@@ -25,7 +25,7 @@ from services.training.forward import forward
 from services.training.hidden_fields import FittedFields, fit_fields
 from services.training.known_rows import TrainingContract, known_rows
 from services.training.models import Fitter, Model
-from services.training.plan import TrainingPlan
+from services.training.plan import LAGRANGIAN, TrainingPlan
 from services.training.predicted_fields import settled
 from services.training.preprocessing import Columns, Preprocessing
 from services.training.selection import Training, choose, interval_of, paired
@@ -44,10 +44,11 @@ class _Slice:
 
 @dataclass(frozen=True)
 class _Judged:
-    """Calibrated, and what its decisions earned on each validation row (n,)."""
+    """Calibrated, what its decisions earned on each validation row (n,), and which constraints they break there."""
 
     calibration: Calibration
-    calibration_error: float
+    calibration_error: float | None
+    broken: tuple[str, ...]
     earned: NDArray[np.float64]
 
 
@@ -93,14 +94,16 @@ def train(
         slices["train"].labelled,
         slices["validation"].labelled,
         preprocessing=preprocessing,
-        outcomes=len(utility.outcomes),
+        utility=utility,
         settings=settings,
         boosted=boosted or BoostedSettings(),
         seed=seed,
         on_progress=on_progress,
     )
     models = {name: fitter.model(name) for name in plan.candidates}
-    judged = {name: _judge(model, slices, utility) for name, model in models.items()}
+    judged = {
+        name: _judge(model, slices, utility, decides=name == LAGRANGIAN) for name, model in models.items()
+    }
     means = paired({name: one.earned for name, one in judged.items()}, seed=seed)
     trained = []
     for name, model in models.items():
@@ -123,6 +126,7 @@ def train(
                 best_epoch=model.best_epoch,
                 history=model.history,
                 seed=seed,
+                broken=judged[name].broken,
             )
         )
     rows = {name: len(part.labelled.outcomes) for name, part in slices.items()}
@@ -146,11 +150,15 @@ def _slice(
     return _Slice(Labelled(preprocessing.transform(columns), outcomes, payoffs, weights), columns, decided_on)
 
 
-def _judge(model: Model, slices: Mapping[str, _Slice], utility: UtilitySpec) -> _Judged:
-    """Calibrate on the newest rows; then what the decisions earn on the validation rows."""
+def _judge(model: Model, slices: Mapping[str, _Slice], utility: UtilitySpec, *, decides: bool) -> _Judged:
+    """Calibrate on the newest rows, unless the scores decide; then what the decisions earn on the validation rows."""
     newest, rows = slices["calibration"].labelled, slices["validation"]
     held_out = rows.labelled
-    calibration = Calibration.fit(forward(model.architecture, model.weights, newest.encoded), newest.outcomes)
+    if decides:
+        calibration = Calibration.none(len(utility.outcomes))
+    else:
+        logits = forward(model.architecture, model.weights, newest.encoded)
+        calibration = Calibration.fit(logits, newest.outcomes)
     probabilities = calibration.apply(forward(model.architecture, model.weights, held_out.encoded))
     point = search_point(
         utility,
@@ -161,4 +169,6 @@ def _judge(model: Model, slices: Mapping[str, _Slice], utility: UtilitySpec) -> 
     )
     actions = point.choose(held_out.payoffs, probabilities, utility=utility, columns=rows.decided_on)
     earned = realised_utility(utility.payoffs(rows.columns), actions, held_out.outcomes)
-    return _Judged(calibration, calibration_error(probabilities, held_out.outcomes), earned)
+    error = None if decides else calibration_error(probabilities, held_out.outcomes)
+    broken = () if point.proof is None else point.proof.broken
+    return _Judged(calibration, error, broken, earned)

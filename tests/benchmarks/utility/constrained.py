@@ -20,7 +20,8 @@ from trimtab_side import UTILITY, Trained, columns_of, contract_of
 
 from policies.operating.point_search import search_point
 from policies.utility.utility import UtilitySpec, load_utility
-from services.training.lagrangian import RateBound, fit_under_bounds
+from services.training.lagrangian import fit_under_bounds
+from services.training.rate_bounds import RateBound
 
 BOUNDS = {"pakdd": 0.40, "gmsc": 0.10}
 FREE = "  - {name: earns, kind: utility, domain: revenue, atLeast: -1000000, rationale: Benchmark.}"

@@ -66,9 +66,9 @@ def test_groups_need_a_field_and_their_prices_a_contract_that_allows_them() -> N
 
 def test_payoff_over_an_undeclared_field_names_it() -> None:
     """A payoff may read only what the contract offers at decision time; duration is known after the call."""
-    issues = refused("utility.yaml", "clip(balance, 0, cap)", "clip(duration, 0, cap)")
+    issues = refused("utility.yaml", "margin * clip(balance, 0, cap)", "margin * clip(duration, 0, cap)")
     assert len(issues) == 1
-    line = line_of("utility.yaml", "clip(balance, 0, cap)")
+    line = line_of("utility.yaml", "margin * clip(balance, 0, cap)")
     assert issues[0].startswith(f"p/utility.yaml:{line}:")
     assert "the contract does not offer at decision time: duration" in issues[0]
     assert "it is known later: name it under hiddenWhenDeciding, and releases predict it" in issues[0]
@@ -78,7 +78,7 @@ def test_a_field_known_later_may_be_named_as_hidden() -> None:
     """Then the policies load, and the lint says where it is read and what that means; any other field is refused."""
 
     def naming(field: str, read: str) -> dict[str, str]:
-        text = TEXTS["utility.yaml"].replace("clip(balance, 0, cap)", f"clip({read}, 0, cap)")
+        text = TEXTS["utility.yaml"].replace("* clip(balance, 0, cap)", f"* clip({read}, 0, cap)")
         return {**TEXTS, "utility.yaml": text.replace("range:", f"hiddenWhenDeciding: [{field}]\nrange:", 1)}
 
     found = parse_policies(SERVICE, naming("duration", "duration"), place="p")
@@ -177,4 +177,23 @@ def test_training_is_asked_for_beside_the_others_and_may_be_absent(tmp_path: Pat
         text + "rowWeights: [{expression: trust, missing: 1, why: Test.}]\n"
     )
     with pytest.raises(PolicyError, match=r"training\.yaml:4:27: .*columns of the contract.*'trust'"):
+        load_policies(SERVICE, folder=tmp_path)
+
+
+def test_a_network_that_decides_needs_bounds_and_no_probabilities(tmp_path: Path) -> None:
+    """`lagrangian` beside a gate on calibration, or without an upper bound on a rate, is refused at its place."""
+    folder = tmp_path / SERVICE
+    shutil.copytree(POLICIES / SERVICE, folder)
+    (folder / "training.yaml").write_text("service: telemarketing\ncandidates: [cross_entropy, lagrangian]\n")
+    with pytest.raises(PolicyError, match=r"training\.yaml:2:29: .*gate 'calibrated' asks for") as caught:
+        load_policies(SERVICE, folder=tmp_path)
+    assert len(caught.value.issues) == 1
+    start = TEXTS["rollout.yaml"].index("  - name: calibrated\n")
+    stop = TEXTS["rollout.yaml"].index("  # --- offline: alignment")
+    (folder / "rollout.yaml").write_text(TEXTS["rollout.yaml"][:start] + TEXTS["rollout.yaml"][stop:])
+    assert load_policies(SERVICE, folder=tmp_path).training.candidates == ("cross_entropy", "lagrangian")
+    start = TEXTS["utility.yaml"].index("  - name: calls_made\n")
+    stop = TEXTS["utility.yaml"].index("  - name: call_rate_gap_by_age\n")
+    (folder / "utility.yaml").write_text(TEXTS["utility.yaml"][:start] + TEXTS["utility.yaml"][stop:])
+    with pytest.raises(PolicyError, match="needs an upper bound on a rate or a capacity"):
         load_policies(SERVICE, folder=tmp_path)

@@ -37,7 +37,9 @@ def predicting(parts: Any) -> Any:
 
 
 def priced_by_duration(policy_texts: dict[str, str]) -> dict[str, str]:
-    text = policy_texts["utility.yaml"].replace("clip(balance, 0, cap)", "clip(duration, 0, cap)")
+    text = policy_texts["utility.yaml"].replace(
+        "margin * clip(balance, 0, cap)", "margin * clip(duration, 0, cap)"
+    )
     return {
         **policy_texts,
         "utility.yaml": text.replace("range:", "hiddenWhenDeciding: [duration]\nrange:", 1),

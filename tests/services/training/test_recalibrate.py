@@ -179,3 +179,12 @@ def test_base_rates_need_rows_and_a_start() -> None:
         shifted_base_rates(PARENT.apply(logits), (1.0, 0.0))
     with pytest.raises(TrainingError, match="it does not say so"):
         recalibrate(PARENT, logits, outcomes, method="prior_shift_em", names=NAMES)
+
+
+def test_scores_that_decide_are_not_recalibrated() -> None:
+    """A network trained to decide has no probabilities; it is said, whatever outcomes there are."""
+    outcomes = np.array([0, 1] * 100)
+    with pytest.raises(TrainingError, match="are no probabilities to recalibrate"):
+        recalibrate(
+            Calibration.none(2), np.zeros((200, 2)), outcomes, method="calibration", names=("no", "yes")
+        )
