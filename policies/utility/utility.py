@@ -45,14 +45,26 @@ class UtilityError(ValueError):
 
 
 @dataclass(frozen=True)
+class Measure:
+    """The measured amount that tells a quantity, summed over the decisions that carry it, per the sum of `per`."""
+
+    amount: str
+    per: Expression | None
+
+
+@dataclass(frozen=True)
 class Quantity:
-    """A number that payoffs read by its name; `range`: how far it may be off, inclusive (None: not in doubt)."""
+    """A number that payoffs read by its name; `range`: how far it may be off, inclusive (None: not in doubt).
+
+    `measured`: what tells it afterwards; None where nothing does.
+    """
 
     name: str
     value: float
     unit: str
     why: str
     range: tuple[float, float] | None
+    measured: Measure | None = None
 
 
 @dataclass(frozen=True)
@@ -245,7 +257,7 @@ def load_utility(text: str, source: str) -> UtilitySpec:
         default_action=file.default_action,
         outcome_known_after=file.outcome_known_after,
         range=(file.range.low, file.range.high),
-        quantities=tuple(_quantity(one) for one in file.quantities),
+        quantities=tuple(_quantity(one, file) for one in file.quantities),
         stakeholders=stakeholders,
         domains=_domains(file),
         constraints=_constraints(file),
@@ -332,11 +344,14 @@ def _rows(columns: Columns) -> int:
     return len(next(iter(columns.values())))
 
 
-def _quantity(one: QuantityFile) -> Quantity:
-    found = one.sensitivity
-    return Quantity(
-        one.name, one.value, one.unit, one.why, None if found is None else (found.low, found.high)
-    )
+def _quantity(one: QuantityFile, file: UtilityFile) -> Quantity:
+    found, told = one.sensitivity, one.measured
+    measured = None
+    if told is not None:
+        constants = {other.name: other.value for other in file.quantities}
+        measured = Measure(told.amount, None if told.per is None else compile_expression(told.per, constants))
+    interval = None if found is None else (found.low, found.high)
+    return Quantity(one.name, one.value, one.unit, one.why, interval, measured)
 
 
 def _stakeholder(one: StakeholderFile, file: UtilityFile) -> Stakeholder:

@@ -24,6 +24,16 @@ class RangeFile(StrictModel):
     high: float = Field(description="The upper end, inclusive.")
 
 
+class MeasuredFile(StrictModel):
+    """What tells a quantity afterwards: the sum of an amount over the decisions that carry it, per the sum of `per`."""
+
+    amount: Name = Field(description="A measured amount that outcomes or a file of rows carry, by this name.")
+    per: Text | None = Field(
+        default=None,
+        description="An expression over the row and the other quantities, at least 0; left out: per decision.",
+    )
+
+
 class QuantityFile(StrictModel):
     """A number that payoffs read by its name, with how far it may be off."""
 
@@ -33,6 +43,10 @@ class QuantityFile(StrictModel):
     why: Text = Field(description="Where it comes from.")
     sensitivity: RangeFile | None = Field(
         default=None, description="How far it may be off; the range holds the value. Left out: not in doubt."
+    )
+    measured: MeasuredFile | None = Field(
+        default=None,
+        description="What tells it afterwards, for `trimtab utility reestimate`; it moves no decision.",
     )
 
 

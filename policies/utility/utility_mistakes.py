@@ -119,6 +119,8 @@ def _quantities(file: UtilityFile, document: Document) -> Iterator[Issue]:
             )
         elif one.name not in read:
             yield document.issue((*here, "name"), f"is read by no payoff: '{one.name}'")
+        if one.measured is not None and one.measured.per is not None:
+            yield from _per(one.measured.per, (*here, "measured", "per"), one.name, document)
         found = one.sensitivity
         if found is not None and not found.low <= one.value <= found.high:
             text = f"must hold {one.value:g}, as it is now: [{found.low:g}, {found.high:g}]"
@@ -132,6 +134,16 @@ def _hidden(file: UtilityFile, document: Document) -> Iterator[Issue]:
     for at, name in enumerate(file.hidden_when_deciding):
         if name not in read or name in {one.name for one in file.quantities}:
             yield document.issue(("hiddenWhenDeciding", at), f"must be a field that a payoff reads: '{name}'")
+
+
+def _per(text: str, path: Path, own: str, document: Document) -> Iterator[Issue]:
+    try:
+        fields = compile_expression(text).fields
+    except ExpressionError as error:
+        yield document.issue(path, str(error))
+        return
+    if own in fields:
+        yield document.issue(path, f"must not read the quantity that it measures: '{own}'")
 
 
 def constant_payoff(cell: float | str | None, file: UtilityFile) -> float | str | None:
@@ -236,6 +248,13 @@ def unknown_fields(document: Document, known: Iterable[str], later: Collection[s
         for at, name in enumerate(hidden)
         if name not in later
     ]
+    for at, one in enumerate(document.data.get("quantities", ())):
+        per = one.get("measured", {}).get("per")
+        for field in sorted(set(compile_expression(per, quantities).fields if per else ()) - set(names)):
+            text = f"reads a field that the contract does not offer at decision time: {field}"
+            found.append(
+                document.issue(("quantities", at, "measured", "per"), text + did_you_mean(field, names))
+            )
     for at, stakeholder in enumerate(document.data["stakeholders"]):
         for action, row in stakeholder["payoffs"].items():
             for outcome, cell in row.items():

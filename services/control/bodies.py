@@ -36,9 +36,12 @@ class Strict(BaseModel):
 
 
 class OutcomeBody(Strict):
+    """`measured`: amounts that came of the decision, by name, as utility.yaml's quantities name them."""
+
     decision_id: Name
     outcome: Name
     at: Instant
+    measured: Annotated[dict[Name, float], Field(max_length=20)] = {}
 
 
 class UnitOutcomeBody(Strict):

@@ -31,6 +31,7 @@ from services.control.token import TokenError, TokenRefused
 from services.control.token_desk import TokenDesk
 from services.store.database import StoreError
 from services.store.decisions import set_watermark
+from services.store.measurements import Measurement, record_measurements
 from services.store.outcomes import (
     Outcome,
     OutcomeReceipt,
@@ -109,6 +110,12 @@ class ControlService:
         of_units = [UnitOutcome(one.unit, one.outcome, one.at, one.within_s) for one in body.unit_outcomes]
         matches = match_units(self._state.db, of_units)
         receipt = record_outcomes(self._state.db, [*named, *matches.outcomes], received_at=now)
+        amounts = [
+            Measurement(one.decision_id, name, value, one.at)
+            for one in body.outcomes
+            for name, value in one.measured.items()
+        ]
+        record_measurements(self._state.db, amounts, received_at=now)
         if body.watermark is not None:
             set_watermark(self._state.db, body.watermark, at=now)
         self._state.received(receipt)

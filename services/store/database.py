@@ -21,7 +21,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 BUSY_TIMEOUT_MS = 10_000
-HEAD = "0005"  # the newest migration; a test compares it with the scripts
+HEAD = "0006"  # the newest migration; a test compares it with the scripts
 _MIGRATION_LOCK = 7_244_001  # PostgreSQL advisory lock numbers, ours alone
 LEDGER_LOCK = 7_244_002
 

@@ -170,6 +170,18 @@ log_gaps = Table(
     Column("decisions", BigInteger, nullable=False),
 )
 
+# Amounts measured of what became of a decision, each by its name; the latest event time stands.
+measurements = Table(
+    "measurements",
+    metadata,
+    Column("decision_id", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("value", Float, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("received_at", Float, nullable=False),
+)
+Index("measurements_by_time", measurements.c.at)
+
 # Every poll that was judged: with it a rollout's verdicts can be worked out again, exactly.
 poll_evidence = Table(
     "poll_evidence",

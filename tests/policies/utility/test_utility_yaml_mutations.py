@@ -20,6 +20,7 @@ OPTIONAL = (
     "errorBudget",
     "quantities",
     "sensitivity",
+    "measured",
     "hypotheses",
 )  # files older than the key travel in releases
 
