@@ -57,8 +57,8 @@ def over_deciles(results: list[over_time.DecileResult]) -> list[Target]:
 
 
 def hidden(table: Table) -> list[Target]:
-    """Regression over tuned cross-entropy."""
-    mean, se = ahead(table.lines[hidden_payoffs.REGRESSION], table.lines[hidden_payoffs.TUNED])
+    """Predicted payoffs over tuned cross-entropy."""
+    mean, se = ahead(table.lines[hidden_payoffs.PREDICTED], table.lines[hidden_payoffs.TUNED])
     asked = f"{table.title}: at least {HIDDEN_POINTS:g} points over tuned cross-entropy"
     return [Target(asked, f"{mean:+.2f} ± {se:.2f}", mean >= HIDDEN_POINTS)]
 

@@ -79,9 +79,12 @@ def columns_of(data: DataSet) -> Columns:
     return {**data.features, **costs, LABEL: data.outcomes.astype(str).astype(object)}
 
 
-def utility_of(data: DataSet) -> UtilitySpec:
+def utility_of(data: DataSet, *, hidden: Sequence[str] = ()) -> UtilitySpec:
     """The data set's costs as a utility spec: the same file that a service would have."""
-    return load_utility(UTILITY.format(name=data.name, unit=data.unit), f"{data.name}/utility.yaml")
+    text = UTILITY.format(name=data.name, unit=data.unit)
+    if hidden:
+        text = text.replace("range:", f"hiddenWhenDeciding: [{', '.join(hidden)}]\nrange:", 1)
+    return load_utility(text, f"{data.name}/utility.yaml")
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,10 @@ class Trained:
         return chosen.probabilities(columns_of(data))
 
     def actions(self, data: DataSet, name: str | None = None) -> NDArray[np.intp]:
-        """The per-row Bayes operating point on those probabilities."""
-        return OperatingPoint((0.0, 0.0), 0).choose(data.payoffs, self.probabilities(data, name))
+        """The per-row Bayes operating point on those probabilities, and on costs as a decision sees them."""
+        seen = self.training.chosen.decided_on(columns_of(data))
+        payoffs = utility_of(data).payoffs(seen)
+        return OperatingPoint((0.0, 0.0), 0).choose(payoffs, self.probabilities(data, name))
 
 
 def train_split(
@@ -108,10 +113,14 @@ def train_split(
     *,
     seed: int,
     candidates: Sequence[str],
+    hidden: Sequence[str] = (),
     settings: Settings | None = None,
     on_epoch: Callable[[], None] = lambda: None,
 ) -> Trained:
-    """Fit on the split's first part; stop, calibrate and choose on its second. The third is not touched."""
+    """Fit on the split's first part; stop, calibrate and choose on its second. The third is not touched.
+
+    `hidden`: costs that nobody knows when deciding.
+    """
     started = time.perf_counter()
     held_out = columns_of(split.validation)
     training = train(
@@ -119,7 +128,7 @@ def train_split(
         held_out,
         held_out,
         contract=contract_of(split.fit),
-        utility=utility_of(split.fit),
+        utility=utility_of(split.fit, hidden=hidden),
         seed=seed,
         plan=TrainingPlan(tuple(candidates)),
         settings=settings,
