@@ -38,7 +38,7 @@ from services.rollout.release_job import Watcher
 from services.serving.build import build_bento
 from services.serving.release import Release, read_release
 from services.signing.release_signature import sign_in_home
-from services.store import rollouts
+from services.store import orders, rollouts
 from services.store.database import Database, open_database
 from services.traffic.admin import EnvoyAdmin
 from services.traffic.errors import TrafficError
@@ -183,6 +183,16 @@ class LiveSystem:
         finally:
             db.close()
 
+    def order(self, verb: str) -> None:
+        """Give an order (`abort`, `promote` …) to the rollout under way."""
+        db = self.store()
+        try:
+            orders.give(
+                db, rollout_id=self.rollout()["id"], verb=verb, by="chaos", reason="chaos", at=time.time()
+            )
+        finally:
+            db.close()
+
     def weight_pct(self) -> float | None:
         """The canary's weight as Envoy has it; None while Envoy does not answer."""
         try:
@@ -277,7 +287,7 @@ def _rows_file(state: Path, policies: PolicySet) -> Path:
 def short_policy(file: Path, stages: Mapping[str, Mapping[str, Any]]) -> str:
     """A release's policy cut to shadow, 50 %, full and probation of a few seconds, all on the gate `errors`.
 
-    `stages`: changes by stage name (`{"canary-50": {"bake": …}}`). JSON is YAML.
+    `stages`: changes by stage name (`{"canary-50": {"bake": …}}`); one that is named here is kept, too. JSON is YAML.
     """
     policy = load_document(file.read_text(encoding="utf-8"), "rollout.yaml").data
     short: dict[str, dict[str, Any]] = {
@@ -289,7 +299,7 @@ def short_policy(file: Path, stages: Mapping[str, Mapping[str, Any]]) -> str:
     kept = [
         {**stage, **short.get(stage["name"], {}), **stages.get(stage["name"], {})}
         for stage in policy["stages"]
-        if stage["kind"] == "offline" or stage["name"] in short
+        if stage["kind"] == "offline" or stage["name"] in {**short, **stages}
     ]
     gates = [{**gate, "requiredFrom": "0%"} for gate in policy["gates"] if gate["name"] == "errors"]
     gates += [gate for gate in policy["gates"] if "appliesTo" in gate]  # the offline ones
