@@ -1,6 +1,8 @@
 """The weight that may be published now: the one active rollout's unexpired grant, read at most every 0.2 s.
 
-Anything else is 0: no grant, an expired or revoked one, two active rollouts (one proxy carries one canary).
+Anything else is 0: no grant, an expired or revoked one, two active rollouts (one proxy carries one canary). A grant
+that nobody renews also ends after its own length by the monotonic clock, so that stepping the machine's clock back
+prolongs no lease.
 A store that does not answer raises; who publishes must make 0 of that.
 Must never import: sqlalchemy, policies, flows.
 """
@@ -30,6 +32,7 @@ class GrantReader:
         self._timer = timer
         self._lock = threading.Lock()
         self._grants: tuple[Grant, ...] = ()
+        self._ends_at: dict[Grant, float] = {}
         self._read_at: float | None = None
 
     def __call__(self) -> float:
@@ -43,9 +46,13 @@ class GrantReader:
                     log_event(
                         LOGGER, "several_active_grants", level=logging.ERROR, count=len(found), weight=0
                     )
+                ends_at = {grant: now + grant.valid_until - grant.updated_at for grant in found}
+                self._ends_at = {grant: self._ends_at.get(grant, ends_at[grant]) for grant in found}
                 self._grants, self._read_at = found, now
-            grants = self._grants
-        return effective_weight(grants[0], self._clock()) if len(grants) == 1 else 0.0
+            if len(self._grants) != 1 or now >= self._ends_at[self._grants[0]]:
+                return 0.0
+            grant = self._grants[0]
+        return effective_weight(grant, self._clock())
 
     def forget(self) -> None:
         """Read the store at the next call, whatever was read when."""

@@ -26,7 +26,7 @@ class GrantRevoked(GrantRefused):
 
 @dataclass(frozen=True)
 class Grant:
-    """The canary's weight in percent, valid until an instant (epoch s, exclusive)."""
+    """The canary's weight in percent, valid until an instant (epoch s, exclusive), and when it was written."""
 
     service: str
     rollout_id: str
@@ -35,6 +35,7 @@ class Grant:
     revoked: bool
     revoked_by: str | None
     reason: str | None
+    updated_at: float
 
 
 def effective_weight(grant: Grant | None, now: float) -> float:
@@ -69,7 +70,7 @@ def write_grant(
             )
         values = {"weight_pct": weight_pct, "valid_until": valid_until, "updated_at": at}
         _put(connection, service, rollout_id, is_new=current is None, values=values)
-    return Grant(service, rollout_id, weight_pct, valid_until, False, None, None)
+    return Grant(service, rollout_id, weight_pct, valid_until, False, None, None, at)
 
 
 def revoke_grant(db: Database, *, service: str, rollout_id: str, by: str, reason: str, at: float) -> Grant:
@@ -86,7 +87,8 @@ def revoke_grant(db: Database, *, service: str, rollout_id: str, by: str, reason
         if current is None:
             values["valid_until"] = at
         _put(connection, service, rollout_id, is_new=current is None, values=values)
-    return Grant(service, rollout_id, 0.0, at if current is None else current.valid_until, True, by, reason)
+    valid_until = at if current is None else current.valid_until
+    return Grant(service, rollout_id, 0.0, valid_until, True, by, reason, at)
 
 
 def read_grant(db: Database, service: str) -> Grant | None:
@@ -151,6 +153,4 @@ def _of_rollout(connection: Connection, rollout_id: str) -> Grant | None:
 
 
 def _grant(row: Row[tuple[object, ...]]) -> Grant:
-    plain = dict(row._mapping)
-    plain.pop("updated_at")
-    return Grant(**plain)
+    return Grant(**row._mapping)

@@ -175,6 +175,27 @@ def test_reader_publishes_only_what_is_granted(db: Database, draft: RolloutRecor
     assert effective_weight(read_grant(db, "credit"), now) == 5.0
 
 
+def test_a_clock_stepped_back_prolongs_no_lease(db: Database, draft: RolloutRecord) -> None:
+    """With the clock an hour back, a grant of 10 s that nobody renews still ends after 10 s; a renewed one goes on.
+    With the clock an hour ahead it ends at once."""
+    now, timer = 100.0, 50.0
+    reader = GrantReader(db, clock=lambda: now, timer=lambda: timer)
+    rollouts.create(db, draft)
+    give: Callable[..., object] = grants.write_grant
+    give(db, service="telemarketing", rollout_id="r1", weight_pct=25.0, valid_until=110.0, at=100.0)
+    assert reader() == 25.0
+    now -= 3600.0
+    timer += 9.9
+    assert reader() == 25.0
+    timer += 0.2
+    assert reader() == 0.0
+    give(db, service="telemarketing", rollout_id="r1", weight_pct=25.0, valid_until=now + 10, at=now)
+    timer += 0.2
+    assert reader() == 25.0
+    now += 3600.0
+    assert reader() == 0.0
+
+
 class BrokenDatabase(Database):
     """A store that stops answering."""
 

@@ -87,7 +87,7 @@ def test_only_active_rollouts_of_the_service_are_granted(db: Database, draft: Ro
 @given(st.floats(), st.floats(), st.floats(), st.booleans())
 def test_effective_weight_is_a_weight(weight: float, until: float, now: float, revoked: bool) -> None:
     """Whatever a row holds, what is published lies in [0, 100], and is 0 when revoked or over."""
-    found = effective_weight(Grant(SERVICE, "r1", weight, until, revoked, None, None), now)
+    found = effective_weight(Grant(SERVICE, "r1", weight, until, revoked, None, None, 100.0), now)
     assert 0 <= found <= 100
     if revoked or not now < until:
         assert found == 0
