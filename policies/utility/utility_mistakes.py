@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 import numpy as np
 
 from policies.language.expression import FUNCTIONS, ExpressionError, compile_expression
+from policies.language.expression_bounds import bounds_of
 from policies.language.yaml_mistakes import did_you_mean
 from policies.language.yaml_source import Document, Issue, Path
 from policies.rollout.metrics import METRICS
@@ -101,10 +102,18 @@ def _cells(file: UtilityFile, document: Document) -> Iterator[Issue]:
             yield from _same_keys(document, (*here, action), tuple(row), file.outcomes)
             for outcome, cell in row.items():
                 if isinstance(cell, str):
-                    try:
-                        compile_expression(cell)
-                    except ExpressionError as error:
-                        yield document.issue((*here, action, outcome), str(error))
+                    yield from _never_finite(cell, (*here, action, outcome), file, document)
+
+
+def _never_finite(text: str, path: Path, file: UtilityFile, document: Document) -> Iterator[Issue]:
+    """What is not in the grammar, or has no finite value whatever the row."""
+    try:
+        found = bounds_of(compile_expression(text, {one.name: one.value for one in file.quantities}), {})
+    except ExpressionError as error:
+        yield document.issue(path, str(error))
+        return
+    for fault in [one for one in found.faults if one.is_certain][:1]:
+        yield document.issue_within(path, 1, fault.column, message=fault.message)
 
 
 def _quantities(file: UtilityFile, document: Document) -> Iterator[Issue]:
@@ -118,7 +127,11 @@ def _quantities(file: UtilityFile, document: Document) -> Iterator[Issue]:
                 (*here, "name"), f"must not be a function of payoff expressions: '{one.name}'"
             )
         elif one.name not in read:
-            yield document.issue((*here, "name"), f"is read by no payoff: '{one.name}'")
+            strangers = read - {other.name for other in file.quantities}
+            meant = did_you_mean(one.name, sorted(strangers)).replace(
+                "did you mean", "did a payoff mean it by"
+            )
+            yield document.issue((*here, "name"), f"is read by no payoff: '{one.name}'{meant}")
         if one.measured is not None and one.measured.per is not None:
             yield from _per(one.measured.per, (*here, "measured", "per"), one.name, document)
         found = one.sensitivity
@@ -229,7 +242,7 @@ def _rest(file: UtilityFile, document: Document) -> Iterator[Issue]:
 def unknown_fields(document: Document, known: Iterable[str], later: Collection[str]) -> tuple[Issue, ...]:
     """Fields that a payoff reads and nobody offers, each at its cell; `document` must have passed the checks above.
 
-    `known` when deciding; `later`: numbers known only afterwards, which must be named under hiddenWhenDeciding.
+    `known` when deciding; `later`: known only afterwards, and to be named under hiddenWhenDeciding.
     """
     names = tuple(known)
     hidden = document.data.get("hiddenWhenDeciding", ())
@@ -242,7 +255,7 @@ def unknown_fields(document: Document, known: Iterable[str], later: Collection[s
     found += [
         document.issue(
             ("hiddenWhenDeciding", at),
-            f"must be a number that the contract makes known after the decision (availableAt): '{name}'"
+            f"must be a column of the contract with mlRole payoff: '{name}'"
             + did_you_mean(name, tuple(later)),
         )
         for at, name in enumerate(hidden)

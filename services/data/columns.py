@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["number", "integer", "category", "text", "boolean", "timestamp"]
-Role = Literal["feature", "label", "entity", "event_time", "audit", "excluded"]
+Role = Literal["feature", "payoff", "label", "entity", "event_time", "audit", "excluded"]
 Metric = Literal["nullValues", "missingValues", "invalidValues", "duplicateValues", "rowCount", "sql"]
 Severity = Literal["error", "warning", "info"]
 InLog = Literal["plain", "hashed", "dropped"]

@@ -58,16 +58,9 @@ class DataContract:
         return tuple(c for c in self.columns if c.role in ("feature", "audit") and c.available_at_s <= 0.0)
 
     @property
-    def later_columns(self) -> tuple[Column, ...]:
-        """Numbers known only after the decision that a payoff may read: a release decides on its prediction of them."""
-        return tuple(
-            c
-            for c in self.columns
-            if c.role in ("audit", "excluded")
-            and c.available_at_s > 0.0
-            and c.kind in ("number", "integer", "boolean")
-            and (not c.sensitive or "training" in c.allowed_uses)
-        )
+    def payoff_names(self) -> tuple[str, ...]:
+        """Numbers known only after the decision that payoffs may read: a release decides on its prediction of them."""
+        return self.names("payoff")
 
     def hidden_in_log(self, needed: Iterable[str]) -> tuple[str, ...]:
         """Features and `needed` fields that the decision log hashes or leaves out: from it no decision on them can be

@@ -22,7 +22,7 @@ COLUMN_NAMES = (
     "labelOutcomes",
     "decisionLog",
 )
-ROLES = ("feature", "label", "audit", "excluded")
+ROLES = ("feature", "payoff", "label", "audit", "excluded")
 USES = ("training", "audit", "monitoring")
 
 _DURATION = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?)(s|min|h|d)")

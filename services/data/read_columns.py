@@ -1,7 +1,7 @@
 """Reads the columns of a contract, and refuses what would leak or be unlawful.
 
-Decides: a feature must be known when deciding (availableAt 0s or less), and a sensitive attribute may be a
-feature only if `training` is among its allowed uses. Must never import: polars, duckdb.
+Decides: a feature must be known when deciding (availableAt 0s or less), what payoffs alone read only afterwards, and a
+sensitive attribute may be either only if `training` is among its allowed uses. Must never import: polars, duckdb.
 """
 
 import math
@@ -237,6 +237,8 @@ class _ColumnReader:
                 "cannot be a feature: list its values with an invalidValues rule, or derive a number from it"
             )
             self._issue(path, f"{self.entry.get('logicalType')} {message}")
+        if column.role == "payoff" and column.kind not in ("number", "integer", "boolean"):
+            self._issue(path, f"of what payoffs read must be a number: {self.entry.get('logicalType')}")
         if column.role == "label" and column.kind != "category":
             self._issue(
                 path, "of the label needs a list of its values: a quality rule invalidValues with validValues"
@@ -249,10 +251,11 @@ class _ColumnReader:
             custom.require(
                 "allowedUses", f"a sensitive attribute says what it may be used for: {', '.join(USES)}"
             )
-        if column.role == "feature" and "training" not in column.allowed_uses and custom.has("allowedUses"):
+        is_learned = column.role in ("feature", "payoff")
+        if is_learned and "training" not in column.allowed_uses and custom.has("allowedUses"):
             which = "a sensitive attribute" if column.sensitive else "this column"
             uses = ", ".join(column.allowed_uses) or "nothing"
-            message = f"must not be feature: {which} is allowed for {uses} only"
+            message = f"must not be {column.role}: {which} is allowed for {uses} only"
             custom.refuse(
                 "mlRole", f"of '{column.name}' {message}; use mlRole audit, or add training to allowedUses"
             )
@@ -269,16 +272,22 @@ class _ColumnReader:
             return delay_s
         for name in ("labelDelay", "labelOutcomes"):
             custom.forbid(name, "only the label has it")
-        if column.role == "feature":
+        if column.role in ("feature", "payoff"):
             custom.require("availableAt", "is the value known when deciding (0s)?")
         available_at_s = custom.seconds("availableAt") or 0.0
+        if column.role == "payoff" and available_at_s <= 0 and custom.has("availableAt"):
+            custom.refuse(
+                "mlRole",
+                f"of '{column.name}' must not be payoff: its value is known when deciding (availableAt "
+                f"{custom.values['availableAt']}); use mlRole feature or audit, which payoffs read as it is",
+            )
         if column.role == "feature" and available_at_s > 0:
             when = custom.values["availableAt"]
             custom.refuse(
                 "mlRole",
                 f"of '{column.name}' must not be feature: its value is known only {when} after the decision "
                 f"(availableAt), so a model trained on it would lean on what it cannot know when it decides "
-                f"(leakage); use mlRole excluded",
+                f"(leakage); use mlRole excluded, or payoff where utility.yaml prices it",
             )
         return available_at_s
 

@@ -15,6 +15,7 @@ from policies.language.yaml_mistakes import did_you_mean
 from policies.language.yaml_source import Document, Issue, PolicyError, load_document
 from policies.rollout.rollout_agreement import rollout_errors_beside, rollout_warnings_beside
 from policies.rollout.rollout_policy import RolloutPolicy, load_rollout
+from policies.utility.payoff_bounds import doubtful_payoffs, field_ends, text_fields
 from policies.utility.scenarios import KnownField, ScenarioSet, load_scenarios, scenario_errors_beside
 from policies.utility.utility import UtilitySpec, load_utility
 from policies.utility.utility_mistakes import unknown_fields
@@ -22,6 +23,7 @@ from services.data.contract import DataContract, load_contract
 from services.training.plan import LAGRANGIAN, TrainingPlan, load_plan
 from services.training.rate_bounds import rate_bounds
 
+NUMBERS = ("number", "integer", "boolean")
 METRIC = "failed_scenarios"
 POLICIES = Path(__file__).resolve().parents[2] / "policies"
 FILES = ("contract.yaml", "utility.yaml", "rollout.yaml")
@@ -193,8 +195,9 @@ def _disagreements(
             text = f"must be the folder's service {service!r}: {owner!r}"
             found.append(documents[name].issue(("service",), text))
     declared = sorted(column.name for column in contract.decision_columns)
-    later = sorted(column.name for column in contract.later_columns)
-    found += unknown_fields(documents["utility.yaml"], declared, later)
+    found += unknown_fields(documents["utility.yaml"], declared, contract.payoff_names)
+    texts = {one.name: one.kind for one in contract.columns if one.kind not in NUMBERS}
+    found += text_fields(utility, documents["utility.yaml"], texts)
     found += _groups(contract, utility, documents["utility.yaml"])
     found += _hidden_in_log(contract, utility, documents)
     strangers = sorted(set(contract.label_outcomes.values()) ^ set(utility.outcomes))
@@ -263,11 +266,21 @@ def _hidden_in_log(
     return found
 
 
+def _ends(contract: DataContract) -> dict[str, tuple[float, float]]:
+    """What the contract lets each number be."""
+    return {
+        one.name: (0.0, 1.0) if one.kind == "boolean" else field_ends(one.minimum, one.maximum)
+        for one in contract.columns
+        if one.kind in NUMBERS
+    }
+
+
 def lint_warnings(policies: PolicySet, *, today: date) -> tuple[Issue, ...]:
     """What is allowed but should be looked at: unobservable payoffs, starved bets, a review that is overdue."""
     utility = load_document(policies.texts["utility.yaml"], f"{policies.place}/utility.yaml")
     rollout = load_document(policies.texts["rollout.yaml"], f"{policies.place}/rollout.yaml")
     found = [*policies.utility.warnings, *_known_later(policies, utility)]
+    found += doubtful_payoffs(policies.utility, utility, _ends(policies.contract))
     found += rollout_warnings_beside(policies.utility, policies.rollout, rollout)
     for document, due in ((utility, policies.utility.review_by), (rollout, policies.rollout.review_by)):
         if due is not None and due < today:

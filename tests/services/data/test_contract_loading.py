@@ -68,6 +68,28 @@ def test_duration_as_feature_is_refused_as_leakage() -> None:
     assert "leakage" in message
 
 
+def test_what_payoffs_read_is_a_number_known_afterwards() -> None:
+    """mlRole payoff: kept beside the features, never among them; a value known when deciding, a word, or a sensitive
+    value that training may not use is refused."""
+    text = TEXT.replace(EXCLUDED_DURATION, EXCLUDED_DURATION.replace("excluded", "payoff"), 1)
+    found = load_contract(text, "contract.yaml")
+    assert found.payoff_names == ("duration",)
+    assert "duration" not in (*found.feature_names, *(one.name for one in found.decision_columns))
+    at = text.index("- name: duration\n")
+    for old, new, said in (
+        ("value: 2h", "value: 0s", "must not be payoff: its value is known when deciding (availableAt 0s)"),
+        ("logicalType: integer", "logicalType: string", "of what payoffs read must be a number: string"),
+        (
+            "value: payoff}",
+            "value: payoff}\n          - {property: allowedUses, value: [audit]}",
+            "must not be payoff",
+        ),
+    ):
+        options = "        logicalTypeOptions: {minimum: 0, maximum: 86400}\n"
+        (message,) = refusals(text[:at] + text[at:].replace(old, new, 1).replace(options, "", 1))
+        assert said in message
+
+
 @pytest.mark.parametrize("column", ["age", "marital"])
 def test_sensitive_attribute_is_no_feature_without_training_use(column: str) -> None:
     """A sensitive attribute whose allowed uses lack training cannot be a feature; with training it can."""

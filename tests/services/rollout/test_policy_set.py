@@ -71,28 +71,42 @@ def test_payoff_over_an_undeclared_field_names_it() -> None:
     line = line_of("utility.yaml", "margin * clip(balance, 0, cap)")
     assert issues[0].startswith(f"p/utility.yaml:{line}:")
     assert "the contract does not offer at decision time: duration" in issues[0]
-    assert "it is known later: name it under hiddenWhenDeciding, and releases predict it" in issues[0]
 
 
-def test_a_field_known_later_may_be_named_as_hidden() -> None:
-    """Then the policies load, and the lint says where it is read and what that means; any other field is refused."""
+def test_a_payoff_column_is_read_where_it_is_named_as_hidden() -> None:
+    """With both words the policies load, and the lint says what that means; one word alone is an error in its place."""
+    role = "- {property: mlRole, value: excluded}"
+    contract = {"contract.yaml": TEXTS["contract.yaml"].replace(role, role.replace("excluded", "payoff"))}
 
-    def naming(field: str, read: str) -> dict[str, str]:
-        text = TEXTS["utility.yaml"].replace("* clip(balance, 0, cap)", f"* clip({read}, 0, cap)")
-        return {**TEXTS, "utility.yaml": text.replace("range:", f"hiddenWhenDeciding: [{field}]\nrange:", 1)}
+    def reading(field: str, hidden: str) -> dict[str, str]:
+        text = TEXTS["utility.yaml"].replace("* clip(balance, 0, cap)", f"* clip({field}, 0, cap)")
+        return {"utility.yaml": text.replace("range:", f"hiddenWhenDeciding: [{hidden}]\nrange:", 1)}
 
-    found = parse_policies(SERVICE, naming("duration", "duration"), place="p")
-    assert found.utility.hidden == ("duration",)
+    found = parse_policies(SERVICE, {**TEXTS, **contract, **reading("duration", "duration")}, place="p")
+    assert found.utility.hidden == found.contract.payoff_names == ("duration",)
     (warning,) = [str(one) for one in lint_warnings(found, today=date(2026, 11, 2)) if "duration" in str(one)]
     assert "reads 'duration', known only 7200 s after the decision: releases decide on" in warning
-    for field, read, text in (
-        ("balance", "balance", "must be a number that the contract makes known after the decision"),
-        ("duration", "balance", "must be a field that a payoff reads: 'duration'"),
+    for texts, path, text in (
+        (
+            reading("duration", "duration"),
+            "hiddenWhenDeciding[0]",
+            "must be a column of the contract with mlRole",
+        ),
+        (
+            {**contract, **reading("balance", "duration")},
+            "hiddenWhenDeciding[0]",
+            "that a payoff reads: 'duration'",
+        ),
+        (
+            {**contract, **reading("duration", "")},
+            "call.subscribed",
+            "name it under hiddenWhenDeciding, and releases",
+        ),
     ):
         with pytest.raises(PolicyError) as caught:
-            parse_policies(SERVICE, naming(field, read), place="p")
+            parse_policies(SERVICE, {**TEXTS, **texts}, place="p")
         (issue,) = caught.value.issues
-        assert issue.path == "hiddenWhenDeciding[0]"
+        assert issue.path.endswith(path)
         assert text in issue.message
 
 

@@ -40,9 +40,11 @@ def priced_by_duration(policy_texts: dict[str, str]) -> dict[str, str]:
     text = policy_texts["utility.yaml"].replace(
         "margin * clip(balance, 0, cap)", "margin * clip(duration, 0, cap)"
     )
+    role = "- {property: mlRole, value: excluded}"
     return {
         **policy_texts,
         "utility.yaml": text.replace("range:", "hiddenWhenDeciding: [duration]\nrange:", 1),
+        "contract.yaml": policy_texts["contract.yaml"].replace(role, role.replace("excluded", "payoff")),
     }
 
 
