@@ -29,6 +29,7 @@ from flows.commands import (
     switch_actions,
     throttle_variant,
     token_group,
+    trace_decision,
     utility_group,
 )
 from flows.commands.output import fail
@@ -51,6 +52,7 @@ for part in (
     drill_candidate,
     replay_traffic,
     replay_rollout,
+    trace_decision,
     inspect_records,
     policy_group,
     utility_group,

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from filelock import FileLock
 
@@ -62,9 +63,9 @@ class Switched:
     after_s: float
 
 
-def switched_off(db: Database, service: str) -> tuple[OffAction, ...]:
-    """What the ledger says is off, in the order in which it was switched off."""
-    off, _ = _state(db, service)
+def switched_off(db: Database, service: str, *, at: float = inf) -> tuple[OffAction, ...]:
+    """What the ledger says is off, in the order in which it was switched off; at: as it was then, epoch s."""
+    off, _ = _state(db, service, at)
     return tuple(off.values())
 
 
@@ -123,12 +124,12 @@ def is_in_force(home: Home, service: str, off: Sequence[OffAction]) -> bool:
         return False
 
 
-def _state(db: Database, service: str) -> tuple[dict[str, OffAction], int]:
+def _state(db: Database, service: str, at: float = inf) -> tuple[dict[str, OffAction], int]:
     """What is off by the ledger, and the number of the last entry that switched anything."""
     off: dict[str, OffAction] = {}
     last = 0
     for entry in entries(db, kind=ENTRY):
-        if entry.service != service:
+        if entry.service != service or entry.at > at:
             continue
         action, last = str(entry.body["action"]), entry.seq
         if entry.body["off"]:
