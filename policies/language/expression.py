@@ -13,9 +13,9 @@ Must never import: anything but numpy and the standard library.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ MAX_TOKENS = 300  # bounds the depth of the tree, which is walked by recursion
 MAX_DEPTH = 50
 
 Floats: TypeAlias = NDArray[np.float64]
+FoldT = TypeVar("FoldT")
 
 #: name → (least, greatest number of arguments; None for any)
 FUNCTIONS: Mapping[str, tuple[int, int | None]] = {
@@ -91,6 +92,24 @@ class Expression:
         with np.errstate(all="ignore"):
             value = _evaluate(self._root, columns, n)
         return np.array(value) if value.shape == (n,) else np.full(n, value)
+
+    def fold(
+        self,
+        *,
+        number: Callable[[float], FoldT],
+        field: Callable[[str], FoldT],
+        call: Callable[[str, Sequence[FoldT], int], FoldT],
+    ) -> FoldT:
+        """The expression read by other rules; `call` gets an operator (`+`, `neg`, …) or a function, and its column."""
+
+        def read(node: _Node) -> FoldT:
+            if isinstance(node, _Number):
+                return number(node.value)
+            if isinstance(node, _Field):
+                return field(node.name)
+            return call(node.name, [read(argument) for argument in node.arguments], node.column)
+
+        return read(self._root)
 
 
 def compile_expression(text: str, constants: Mapping[str, float] | None = None) -> Expression:

@@ -34,6 +34,7 @@ INCLUDED_SOURCES = (
     "policies/language/__init__.py",
     "policies/language/digest.py",
     "policies/language/expression.py",
+    "policies/language/expression_bounds.py",
     "policies/language/quantities.py",
     "policies/language/yaml_mistakes.py",
     "policies/language/yaml_source.py",
