@@ -44,8 +44,8 @@ class Assignment:
 
 
 def slot_of(unit: str, salt: str) -> int:
-    """The unit's slot, 0 to 9,999."""
-    return xxh64(f"{unit}:{salt}".encode("latin-1", "replace")) % SLOTS
+    """The unit's slot, 0 to 9,999. unit: as the decision log holds it, a character for each byte of the header."""
+    return xxh64(f"{unit}:{salt}".encode("latin-1")) % SLOTS
 
 
 def first_canary_slot(weight_pct: float) -> int:

@@ -1,0 +1,158 @@
+"""Everything behind one decision: as it was decided, assigned, judged and realised; what cannot be told says why."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.control.switch import switch
+from services.serving.release_command import launch_command
+from services.store.outcomes import Outcome, record_outcomes
+from services.store.traced_decision import UnknownDecision
+from services.trace.page import render_page
+from services.trace.trace import trace_decision
+from services.traffic.supervision import want_release
+
+Row = dict[str, Any]
+
+
+@pytest.fixture
+def traced(make: Callable[..., Any]) -> Any:
+    return make()
+
+
+@pytest.fixture
+def called(traced: Any, rows: list[Row]) -> Row:
+    """A row on which the release calls."""
+    return next(row for row in rows if traced.decide(row)["action"] == "call")
+
+
+def test_all_of_a_decision_is_told(traced: Any, world: Any, called: Row) -> None:
+    """Variant and slot, the same decision recomputed with the explanation that /decide gave, the making and the rollout
+    with their reports, digests, outcome and realised utility."""
+    answer = traced.decide(called)
+    told = Outcome(answer["decision_id"], "not_subscribed", world.AT + 4)
+    record_outcomes(traced.db, [told], received_at=world.AT + 5)
+    found = trace_decision(traced.db, traced.home, answer["decision_id"])
+    assert found.decision.action == "call"
+    assert found.assignment.variant == world.variant_of("c00001")
+    assert (found.assignment.slot, found.assignment.weight_pct, found.assignment.agrees) == (1212, 25.0, True)
+    assert found.recomputed is not None
+    assert found.recomputed.agrees
+    assert found.recomputed.explanation.to_json() == answer["explanation"]
+    assert found.recomputed.prices == ("call is priced -0.05 EUR in every row",)
+    assert [(one.action, one.is_taken) for one in found.actions] == [("leave", False), ("call", True)]
+    assert found.actions[1].priced == pytest.approx(found.actions[1].expected - 0.05)
+    assert [one.verdict.stage for one in found.made_by] == ["contract"]
+    assert found.rollout is not None
+    assert [(one.verdict.stage, one.is_written) for one in found.rollout.stages] == [("shadow", False)]
+    assert (found.realised.utility, found.realised.by_stakeholder["bank"]) == (-1.0, -1.0)
+    assert found.release is not None
+    assert found.release.provenance["snapshot_digest"] == "sha256:5a"
+    assert found.request is not None
+    assert found.request.duration_ms == 3.5
+    assert found.ledger.ok
+
+
+def test_the_unit_and_sensitive_values_are_nowhere(traced: Any, called: Row, tmp_path: Path) -> None:
+    """Neither JSON nor page hold the unit's id or a sensitive value; one unit keeps one hash, another has another."""
+    secret = {**called, "age": 77}
+    first = traced.decide(secret, unit="customer-4711")["decision_id"]
+    again = traced.decide(secret, unit="customer-4711")["decision_id"]
+    other = traced.decide(secret, unit="customer-4712")["decision_id"]
+    hashes = []
+    for name in (first, again, other):
+        found = trace_decision(traced.db, traced.home, name)
+        hashes.append(found.unit_hash)
+        text, page = json.dumps(found.to_json()), render_page(found, folder=tmp_path)
+        for shown in (text, page):
+            assert "customer-471" not in shown
+            assert "sensitive: not shown" in shown
+        assert found.to_json()["decision"]["row"]["age"] == "(sensitive: not shown)"  # type: ignore[index]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_what_people_did_stands_in_it(traced: Any, world: Any, called: Row, tmp_path: Path) -> None:
+    """An action that was off: who switched it off and why, what would have been done, and it is recomputed so; orders
+    with their words, which a page never takes for markup."""
+    release, home = traced.release, traced.home
+    home.processes.mkdir(parents=True)
+    want_release(home, release.id, lambda port: launch_command(release.id, home, port))
+    words = {"by": "ann", "reason": "line <b>closed</b>"}
+    switch(traced.db, home, service=release.service, action="call", is_off=True, at=world.AT - 1, **words)
+    traced.enter(
+        "order", {"order": 1, "verb": "hold", "by": "bob", "reason": "<script>x</script>"}, at=1050.0
+    )
+    answer = traced.decide(called)
+    found = trace_decision(traced.db, home, answer["decision_id"])
+    assert (answer["action"], found.gated) == ("leave", {"off": ["call"], "instead_of": "call"})
+    assert found.recomputed is not None
+    assert found.recomputed.agrees
+    assert [(one.action, one.by, one.reason) for one in found.switched_off] == [
+        ("call", "ann", words["reason"])
+    ]
+    assert found.rollout is not None
+    assert [(one.by, one.words) for one in found.rollout.people] == [("bob", "hold: <script>x</script>")]
+    page = render_page(found, folder=tmp_path)
+    assert "<script" not in page
+    assert "&lt;script&gt;x" in page
+    assert "line &lt;b&gt;closed" in page
+
+
+def test_shadow_and_retried_decisions_say_so(traced: Any, called: Row) -> None:
+    """The mirror's decision was given to nobody; an answer of a second attempt names the first's failure."""
+    mirrored = traced.decide(called, is_shadow=True)["decision_id"]
+    retried = traced.decide(called, attempt=2)["decision_id"]
+    assert "nobody was given its answer" in trace_decision(traced.db, traced.home, mirrored).assignment.why
+    assert "answered at attempt 2" in trace_decision(traced.db, traced.home, retried).assignment.why
+
+
+def test_what_the_log_hides_is_not_recomputed(make: Callable[..., Any], rows: list[Row]) -> None:
+    """A feature that the contract hashes in the log: the logged decision stands, and the trace says what is missing."""
+
+    def hide(text: str) -> str:
+        at = text.index("- name: job")
+        mark = "customProperties:\n"
+        cut = text.index(mark, at) + len(mark)
+        return text[:cut] + "          - {property: decisionLog, value: hashed}\n" + text[cut:]
+
+    traced = make(hide)
+    found = trace_decision(traced.db, traced.home, traced.decide(rows[0])["decision_id"])
+    assert found.recomputed is None
+    assert found.not_recomputed == "the contract keeps job out of the log, hashed or dropped"
+    assert str(found.row["job"]).startswith("hmac-sha256:")
+    assert found.actions
+
+
+def test_an_altered_release_is_said(traced: Any, called: Row) -> None:
+    """One changed byte in the release's folder: who, when and which variant are told, the rest is refused by name."""
+    name = traced.decide(called)["decision_id"]
+    file = traced.release.folder / "calibration.json"
+    file.chmod(0o644)
+    file.write_text(file.read_text() + " ")
+    found = trace_decision(traced.db, traced.home, name)
+    assert found.release is None
+    assert "calibration.json: content must be" in found.release_trouble
+    assert found.assignment.agrees
+    assert "calibration.json" in found.not_recomputed
+
+
+def test_a_decision_that_its_release_would_not_take_is_found_out(traced: Any, called: Row) -> None:
+    """An action in the store that the release's own files do not give: the trace says which one they give."""
+    name = traced.decide(called)["decision_id"]
+    with traced.db.write() as connection:
+        connection.exec_driver_sql("UPDATE decisions SET action = 'leave'")
+    found = trace_decision(traced.db, traced.home, name)
+    assert found.recomputed is not None
+    assert (found.recomputed.agrees, found.recomputed.action) == (False, "call")
+
+
+def test_an_unknown_outcome_has_no_utility_and_says_why(traced: Any, called: Row) -> None:
+    """The payoff of a call rests on the outcome: without one there is no number, and an unknown id is refused."""
+    found = trace_decision(traced.db, traced.home, traced.decide(called)["decision_id"])
+    assert found.realised.utility is None
+    assert found.realised.why == "no outcome is known yet, and the payoff of 'call' rests on it"
+    with pytest.raises(UnknownDecision, match="'decision_id' must be one in the store: 'nobody'"):
+        trace_decision(traced.db, traced.home, "nobody")
