@@ -1,8 +1,9 @@
 """Reads from the request's headers who was assigned what, and whether the decision is a shadow one.
 
 Envoy writes these headers and overwrites what a user sends (facts.md); a value that Envoy cannot have
-written is refused rather than counted as evidence. A mirrored request is known by `x-trimtab-shadow: 1` or
-by the `-shadow` that Envoy appends to the host. Must never import bentoml.
+written is refused rather than counted as evidence. A mirrored request is known by `x-trimtab-shadow: 1` and by
+nothing that a user may send: a host that ends in `-shadow` would hide a decision from the evidence. A header that
+stands twice is refused: the proxy and we might each read another one. Must never import bentoml.
 """
 
 from collections.abc import Callable, Iterable
@@ -36,7 +37,10 @@ def read_mark(headers: Iterable[tuple[bytes, bytes]], *, new_id: Callable[[], st
 
     Raises: RowRefused naming the header.
     """
-    texts = {name: value.decode("latin-1") for name, value in headers if name in _READ}
+    found = [(name, value.decode("latin-1")) for name, value in headers if name in _READ]
+    texts = dict(found)
+    if len(texts) < len(found):
+        raise _twice([name for name, _ in found])
     unit = _short_text(texts, b"x-unit-id")
     assigned = texts.get(b"x-trimtab-assigned", "none")
     if assigned not in ASSIGNED:
@@ -51,7 +55,7 @@ def read_mark(headers: Iterable[tuple[bytes, bytes]], *, new_id: Callable[[], st
         attempt=int(attempt),
         unit=unit or None,
         assigned=assigned if unit else "none",
-        is_shadow=texts.get(b"x-trimtab-shadow") == "1" or _host_name(texts).endswith("-shadow"),
+        is_shadow=texts.get(b"x-trimtab-shadow") == "1",
     )
 
 
@@ -62,7 +66,6 @@ _READ = frozenset(
         b"x-trimtab-assigned",
         b"x-envoy-attempt-count",
         b"x-trimtab-shadow",
-        b"host",
     )
 )
 
@@ -76,9 +79,9 @@ def _short_text(texts: dict[bytes, str], name: bytes) -> str | None:
     return text
 
 
-def _host_name(texts: dict[bytes, str]) -> str:
-    host, colon, port = texts.get(b"host", "").rpartition(":")
-    return host if colon and port.isdigit() else f"{host}{colon}{port}"
+def _twice(names: list[bytes]) -> RowRefused:
+    name = next(one.decode() for one in names if names.count(one) > 1)
+    return RowRefused(name, f"'{name}' must stand once", row=None, bound=1)
 
 
 def _refused(header: str, what: str, value: str, bound: object) -> RowRefused:

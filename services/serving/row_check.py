@@ -320,8 +320,8 @@ def _number_fault(column: ServedColumn, *, is_integer: bool) -> Fault:
     types, noun = ((int,), "an integer") if is_integer else ((int, float), "a number")
 
     def number_fault(value: object) -> tuple[str, object] | None:
-        if type(value) not in types:  # type, not isinstance: true is not a number
-            return f"must be {noun}", noun
+        if type(value) not in types and not (is_integer and type(value) is float and value.is_integer()):
+            return f"must be {noun}", noun  # type, not isinstance: true is not a number; to JSON, 3.0 is 3
         assert isinstance(value, int | float)  # noqa: S101  # for the type checker only
         if not math.isfinite(value):
             return "must be finite", "finite"
