@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from services.control.roles import Role, role_of
-from services.control.token import TokenError, TokenRefused, require_private
+from services.control.token import TokenError, TokenRefused, TokenUnknown, require_private
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")
 HOME_NAME = "home"
@@ -111,7 +111,7 @@ def _fresh(name: str, role: Role, by: str, at: float, expires_at: float | None) 
 def _end(file: Path, token_id: str, change: Callable[[IssuedToken], IssuedToken]) -> IssuedToken:
     def changed(known: tuple[IssuedToken, ...]) -> tuple[IssuedToken, ...]:
         if token_id not in [one.id for one in known]:
-            raise TokenRefused(f"'token id' must be one that was given: {token_id[:80]!r}")
+            raise TokenUnknown(f"'token id' must be one that was given: {token_id[:80]!r}")
         return tuple(change(one) if one.id == token_id else one for one in known)
 
     return next(one for one in _change(file, changed) if one.id == token_id)

@@ -27,7 +27,7 @@ from services.control.orders import OrderDesk
 from services.control.roles import Role
 from services.control.state import STALE_SHIPPER_S, ControlState
 from services.control.switch_desk import SwitchDesk
-from services.control.token import TokenError, TokenRefused
+from services.control.token import TokenError, TokenRefused, TokenUnknown
 from services.control.token_desk import TokenDesk
 from services.store.database import StoreError
 from services.store.decisions import set_watermark
@@ -168,7 +168,10 @@ async def _refuse(_request: Request, error: Exception) -> Response:
     if error.fields:
         answer["field"] = error.fields[0][0]
         answer["fields"] = [{"field": name, "error": why} for name, why in error.fields]
-    return JSONResponse(answer, error.status)
+    unread = (
+        {"connection": "close"} if error.status in (408, 413) else None
+    )  # the rest of the body is not waited for
+    return JSONResponse(answer, error.status, headers=unread)
 
 
 async def _unavailable(_request: Request, error: Exception) -> Response:
@@ -177,7 +180,7 @@ async def _unavailable(_request: Request, error: Exception) -> Response:
 
 
 async def _impossible(_request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, 422)
+    return JSONResponse({"error": str(error)}, 404 if isinstance(error, TokenUnknown) else 409)
 
 
 async def _unreadable(_request: Request, error: Exception) -> Response:

@@ -17,6 +17,10 @@ class TokenRefused(TokenError):
     """A token that cannot be given, replaced or taken back as asked."""
 
 
+class TokenUnknown(TokenRefused):
+    """No token has this id."""
+
+
 def load_or_create(file: Path) -> str:
     """The token of a home, made if there is none. Raises TokenError for an empty or a readable one."""
     file.parent.mkdir(parents=True, exist_ok=True)

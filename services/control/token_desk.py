@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from services.control import bodies, issued_tokens
 from services.control.bodies import Name, Strict
 from services.control.endpoints import Endpoint, caller_of
-from services.control.issued_tokens import IssuedToken
+from services.control.issued_tokens import NAME, IssuedToken
 from services.control.roles import Role, role_of
 from services.control.state import ControlState
 from services.ledger.ledger import append
@@ -28,7 +28,7 @@ LEDGER_SERVICE = "control"
 class CreateTokenBody(Strict):
     """`expires_in_s`: for how long it works; left out: until it is revoked."""
 
-    name: Name
+    name: Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
     role: Annotated[str, Field(pattern="^(viewer|operator|approver|admin)$")]
     expires_in_s: Annotated[float, Field(gt=0, le=1e10)] | None = None
 
@@ -67,12 +67,28 @@ class TokenDesk:
         admin = Role.ADMIN
         return (
             Endpoint("GET", "/tokens", admin, self.list, "Every token ever given, no secrets.", None, _LIST),
-            Endpoint("POST", "/tokens", admin, self.create, "Give a token.", CreateTokenBody, _GIVEN),
             Endpoint(
-                "POST", "/tokens/rotate", admin, self.rotate, "Replace a token.", RotateTokenBody, _GIVEN
+                "POST", "/tokens", admin, self.create, "Give a token.", CreateTokenBody, _GIVEN, also=(409,)
             ),
             Endpoint(
-                "POST", "/tokens/revoke", admin, self.revoke, "Take a token back.", RevokeTokenBody, _RECORD
+                "POST",
+                "/tokens/rotate",
+                admin,
+                self.rotate,
+                "Replace a token.",
+                RotateTokenBody,
+                _GIVEN,
+                also=(404, 409),
+            ),
+            Endpoint(
+                "POST",
+                "/tokens/revoke",
+                admin,
+                self.revoke,
+                "Take a token back.",
+                RevokeTokenBody,
+                _RECORD,
+                also=(404,),
             ),
         )
 

@@ -10,12 +10,9 @@ import pytest
 from services.control import admission, issued_tokens, openapi
 from services.control.admission import Failures, TokenBook
 from services.control.issued_tokens import create, revoke, rotate
-from services.control.orders import OrderDesk
 from services.control.roles import Role
-from services.control.service import ControlService
-from services.control.state import ControlState
+from services.control.service import all_endpoints
 from services.control.token import TokenError, TokenRefused, load_or_create
-from services.control.token_desk import TokenDesk
 from services.ledger.ledger import entries, verify
 from services.store import orders, rollouts
 from services.store.rollouts import RolloutRecord
@@ -28,6 +25,7 @@ NEEDS = {
     ("POST", "/kill"): Role.OPERATOR,
     ("POST", "/outcomes"): Role.OPERATOR,
     ("POST", "/orders"): Role.OPERATOR,
+    ("POST", "/switches"): Role.OPERATOR,
     ("POST", "/approvals"): Role.APPROVER,
     ("GET", "/tokens"): Role.ADMIN,
     ("POST", "/tokens"): Role.ADMIN,
@@ -93,14 +91,14 @@ def test_tokens_are_given_rotated_and_taken_back(running: Any) -> None:
         assert old.get("/status").status_code == 200
         fresh = running.client.post("/tokens/rotate", json={"id": made["id"], "grace_s": 60}).json()
         assert old.get("/status").status_code == 200
-        running.state.clock = lambda: made["created_at"] + 61
+        running.state.clock = lambda: fresh["created_at"] + 61
         assert old.get("/status").status_code == 401
     with running.client_of(fresh["token"]) as new:
         assert new.get("/status").status_code == 200
         assert running.client.post("/tokens/revoke", json={"id": fresh["id"]}).json()["revoked_at"] > 0
         assert new.get("/status").status_code == 401
     wrong = running.client.post("/tokens/revoke", json={"id": "no such"})
-    assert (wrong.status_code, "no such" in wrong.json()["error"]) == (422, True)
+    assert (wrong.status_code, "no such" in wrong.json()["error"]) == (404, True)
     listed = running.client.get("/tokens").json()["tokens"]
     assert [(one["id"], one["role"]) for one in listed] == [
         (made["id"], "operator"),
@@ -190,15 +188,7 @@ def test_failures_are_forgotten_with_time() -> None:
 
 def test_the_document_names_every_body_field(running: Any) -> None:
     """What the document says of a body is what is asked of it: nothing unknown, the same bounds."""
-    state: ControlState = running.state
-    made = openapi.document(
-        (
-            *ControlService(state).endpoints(),
-            *OrderDesk(state).endpoints(),
-            *TokenDesk(state, running.home.issued_tokens_file).endpoints(),
-        ),
-        port=1,
-    )
+    made = openapi.document(all_endpoints(running.state), port=1)
     schemas = made["components"]["schemas"]  # type: ignore[index]
     assert schemas["KillBody"]["additionalProperties"] is False
     assert schemas["KillBody"]["required"] == ["reason"]
