@@ -168,10 +168,9 @@ async def _refuse(_request: Request, error: Exception) -> Response:
     if error.fields:
         answer["field"] = error.fields[0][0]
         answer["fields"] = [{"field": name, "error": why} for name, why in error.fields]
-    unread = (
-        {"connection": "close"} if error.status in (408, 413) else None
-    )  # the rest of the body is not waited for
-    return JSONResponse(answer, error.status, headers=unread)
+    # The rest of a body that was refused half way is not waited for.
+    headers = {"connection": "close"} if error.status in (408, 413) else None
+    return JSONResponse(answer, error.status, headers=headers)
 
 
 async def _unavailable(_request: Request, error: Exception) -> Response:

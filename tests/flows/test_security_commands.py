@@ -118,3 +118,27 @@ def test_the_ledger_agrees_with_a_checkpoint_kept_elsewhere(home: Home, db: Data
     kept.write_text("{}")
     assert "no DSSE envelope" in run("ledger", "verify", "--checkpoint", str(kept), status=1)
     run("ledger", "verify", "--checkpoint", str(tmp_path / "none"), status=2)
+
+
+def test_both_interfaces_are_described(
+    home: Home, tmp_path: Path, parts: Any, policy_texts: dict[str, str]
+) -> None:
+    """The documents hold the release's own fields and every endpoint with its role; without a release it fails."""
+    release = write_release(
+        home.releases,
+        service="telemarketing",
+        candidate=parts,
+        operating_point=OperatingPoint(shift=(0.0, 0.0)),
+        policies=policy_texts,
+        provenance={},
+        created_at=1.0,
+    )
+    out = tmp_path / "decide.json"
+    run("openapi", "decide", "--release", release.id, "--out", str(out))
+    row = json.loads(out.read_text())["components"]["schemas"]["Row"]
+    assert row["properties"]["day"] == {"type": "integer", "minimum": 1, "maximum": 31}
+    assert "duration" not in row["properties"]
+    assert "balance" in row["required"]
+    control = json.loads(run("openapi", "control"))
+    assert control["paths"]["/approvals"]["post"]["description"] == "Needs: role approver or higher."
+    run("openapi", "decide", status=1)
