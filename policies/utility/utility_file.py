@@ -178,7 +178,7 @@ class UtilityFile(StrictModel):
     outcome_known_after: tuple[str, ...] = Field(
         min_length=1, description="The actions after which the outcome is learned."
     )
-    hidden_when_deciding: tuple[Text, ...] = Field(
+    hidden_when_deciding: tuple[Name, ...] = Field(
         default=(),
         description="Fields that payoffs read and nobody knows yet when deciding: releases predict them.",
     )

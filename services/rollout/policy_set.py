@@ -234,7 +234,8 @@ def _known_later(policies: PolicySet, document: Document) -> list[Issue]:
         document.issue(
             ("stakeholders", at, "payoffs", action),
             f"reads '{name}', known only {policies.contract.column(name).available_at_s:g} s after the decision: "
-            "releases decide on their prediction of it, and no live comparison can use the payoff",
+            "releases decide on their prediction of it; live, a decision whose payoff reads it counts once the amount "
+            f"'{name}' has come with its outcome, within the maturity",
             of_key=True,
         )
         for at, stakeholder in enumerate(policies.utility.stakeholders)

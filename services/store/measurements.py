@@ -3,6 +3,7 @@
 Must never import: policies, flows.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from sqlalchemy import select
 from services.store import tables
 from services.store.database import Database
 from services.store.decisions import dialect_insert
+
+_IDS_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -66,3 +69,19 @@ def measured_decisions(db: Database, *, since: float, limit: int) -> tuple[Measu
     with db.read() as connection:
         found = [MeasuredDecision(*row) for row in connection.execute(query)]
     return tuple(reversed(found))
+
+
+def measured_values(
+    db: Database, decisions: Sequence[str], *, names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """The amounts of these names, by name, by decision id; decisions without any are not among them."""
+    m, found = tables.measurements, defaultdict[str, dict[str, float]](dict)
+    with db.read() as connection:
+        for start in range(0, len(decisions), _IDS_AT_ONCE):
+            ids = decisions[start : start + _IDS_AT_ONCE]
+            query = select(m.c.decision_id, m.c.name, m.c.value).where(
+                m.c.decision_id.in_(ids), m.c.name.in_(names)
+            )
+            for decision, name, value in connection.execute(query):
+                found[decision][name] = value
+    return dict(found)

@@ -20,8 +20,10 @@ from services.store import decisions as store
 from services.store import evidence as queries
 from services.store.database import Database
 from services.store.evidence import DecidedUnit
+from services.store.measurements import measured_values
 from services.store.rollouts import RolloutRecord
 from services.telemetry.disagreement import Compared, Disagreement, DisagreementError
+from services.telemetry.measured_payoffs import Amounts
 from services.telemetry.poll import LIMIT, VARIANTS, Limits, Poll
 from services.telemetry.realised import Realised, realise
 
@@ -66,7 +68,7 @@ def add_matured(
         limit=LIMIT,
     )
     try:
-        found = realise(window.rows, utility)
+        found = realise(window.rows, utility, amounts=_amounts(db, window.rows, utility))
     except UtilityError as error:
         poll.missing.update(dict.fromkeys(metrics, f"a decision cannot be priced: {error}"))
         return
@@ -98,6 +100,13 @@ def add_matured(
         poll.missing["utility"] = cursor.skew
     elif "utility" in metrics:
         poll.blocks["utility"] = _utility_block(found, compared)
+
+
+def _amounts(db: Database, units: Sequence[DecidedUnit], utility: UtilitySpec) -> Amounts:
+    """What was measured of the fields that nobody knew when deciding."""
+    if not utility.hidden:
+        return {}
+    return measured_values(db, [unit.decision_id for unit in units], names=utility.hidden)
 
 
 def _compares_where_they_differ(stage: Stage) -> bool:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from policies.utility.utility import UtilitySpec, outcome_free, realised_utility
 from services.store.evidence import DecidedUnit
+from services.telemetry.measured_payoffs import Amounts, price_measured
 
 
 @dataclass(frozen=True)
@@ -41,24 +42,33 @@ class Realised:
         return {"canary": canary, "stable": int(mask.sum()) - canary}
 
 
-def realise(units: Sequence[DecidedUnit], utility: UtilitySpec) -> Realised:
-    """Price the units. Raises UtilityError where a payoff leaves its declared range."""
-    earned, needed, unresolved = _price(units, utility)
+def realise(
+    units: Sequence[DecidedUnit], utility: UtilitySpec, *, amounts: Amounts | None = None
+) -> Realised:
+    """Price the units; `amounts`: what was measured of fields hidden when deciding.
+
+    Raises UtilityError where a payoff leaves its declared range.
+    """
+    earned, needed, unresolved = _price(units, utility, amounts)
     is_canary = np.array([unit.assigned == "canary" for unit in units], dtype=bool)
     has_acted = np.array([unit.action != utility.default_action for unit in units], dtype=bool)
     return Realised(is_canary, earned, has_acted, needed, unresolved)
 
 
-def price_each(units: Sequence[DecidedUnit], utility: UtilitySpec) -> NDArray[np.float64]:
+def price_each(
+    units: Sequence[DecidedUnit], utility: UtilitySpec, *, amounts: Amounts | None = None
+) -> NDArray[np.float64]:
     """What each unit earned, (n,), NaN where it is unresolved. Raises UtilityError as `realise` does."""
-    earned, _, unresolved = _price(units, utility)
+    earned, _, unresolved = _price(units, utility, amounts)
     return np.where(unresolved, np.nan, earned)
 
 
 def _price(
-    units: Sequence[DecidedUnit], utility: UtilitySpec
+    units: Sequence[DecidedUnit], utility: UtilitySpec, amounts: Amounts | None
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
     """What each unit earned, whether it needs an outcome, and whether it is unresolved; each (n,)."""
+    if utility.hidden:
+        return price_measured(units, utility, amounts or {})
     actions = {name: index for index, name in enumerate(utility.actions)}
     outcomes = {name: index for index, name in enumerate(utility.outcomes)}
     rows = [orjson.loads(unit.row) for unit in units]
