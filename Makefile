@@ -2,7 +2,7 @@
 # first (infra/build_env; a second call takes no time). Needs Python 3.11 or newer, and make; nothing else.
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test check bench-gates bench-utility chaos
+.PHONY: help env run test check bench-gates bench-utility bench-serving chaos
 
 help:
 	@echo "make run              build the environment, then take the telemarketing model from CSV to promoted"
@@ -11,6 +11,7 @@ help:
 	@echo "make check            the same as make test"
 	@echo "make bench-gates      our gates against the usual ones: false rollbacks, detections, time (ARGS='--runs 500')"
 	@echo "make bench-utility    savings on real data against the usual models, fairlearn, empulse (ARGS='--quick')"
+	@echo "make bench-serving    /decide alone, through Envoy and its peers: rate, latency, CPU (ARGS='--rounds 5', ARGS=soak)"
 	@echo "make chaos            kill every part under load, write infra/reliability.md (ARGS='--only NAME', '--list')"
 	@echo "make env              build the environment only (.venv)"
 	@echo "PYTHON=python3.12 make env  choose the interpreter"
@@ -29,6 +30,9 @@ bench-gates: env
 
 bench-utility: env
 	@tests/benchmarks/utility/run $(ARGS)
+
+bench-serving: env
+	@tests/benchmarks/serving/run $(ARGS)
 
 chaos: env
 	@PYTHONPATH=. .venv/bin/python tests/chaos/run_chaos.py $(ARGS)

@@ -1,0 +1,61 @@
+"""The serving benchmark compares like with like; and a served release keeps its memory, in a short soak."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from services.home import Home, Ports
+from services.serving.row_check import RowCheck
+from services.serving.scorer import Scorer
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """A module of the benchmark."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.syspath_prepend(str(HERE))
+    return importlib.import_module
+
+
+def test_what_peers_serve_decides_as_the_product(bench: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    """The network written by hand gives the release's probability to 1e-6, and the same action and utility."""
+    made_up, by_hand = bench("made_up_release"), bench("hand_written")
+    release = made_up.write_made_up_release(Home(tmp_path, Ports(1)))
+    rows = made_up.some_rows(300, seed=11)
+    scorer = Scorer.load(release)
+    contract = made_up.contract()
+    ours = scorer.decide(RowCheck(contract.columns, payoff_fields=scorer.needed_fields).to_columns(rows))
+    maker = by_hand.DecisionMaker(release.folder, tmp_path / "log.jsonl")
+    theirs = [maker.decide(row, unit="c1", request_id=None) for row in rows]
+    np.testing.assert_allclose([one["score"] for one in theirs], ours.scores, atol=1e-6)
+    np.testing.assert_allclose(
+        [one["expected_utility"]["call"] for one in theirs], ours.expected_utility[:, 1], atol=1e-4
+    )
+    assert [one["action"] for one in theirs] == [scorer.utility.actions[action] for action in ours.actions]
+    model = by_hand.row_model(release.folder / "contract.yaml")
+    assert [model(**row).model_dump(exclude_unset=True) for row in rows[:20]] == rows[:20]
+    with pytest.raises(ValueError, match="day"):
+        model(**{**rows[0], "day": 99})
+
+
+def test_a_short_soak_leaves_no_memory_behind(
+    bench: Callable[[str], ModuleType], tmp_path: Path, free_base: Callable[[int], int]
+) -> None:
+    """Six thousand requests of every kind are all answered as they should be; the process grows by less than 5 %."""
+    contestants, soak = bench("contestants"), bench("soak")
+    with contestants.arena(Home(tmp_path, Ports(1)), iter([free_base(1)])) as found:
+        found.add_release()
+        release = found.contestants[contestants.ALONE]
+        answers, wrong, growth = soak.soak(release.port, release.pids, requests=6000, warm=3000)
+    assert answers >= 9000
+    assert wrong == 0
+    assert max(growth.values()) < soak.MOST_GROWTH
