@@ -1,8 +1,10 @@
 """What was earned where the payoff reads a field hidden when deciding: the amount that came with the outcome tells."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import pytest
 import policies
 from policies.utility.utility import UtilityError, UtilitySpec, load_utility
 from services.store.database import Database
+from services.store.decisions import DecisionRow
 from services.store.evidence import DecidedUnit
 from services.store.measurements import Measurement, measured_values, record_measurements
 from services.telemetry.realised import price_each, realise
@@ -80,3 +83,22 @@ def test_amounts_are_found_by_decision_and_name(db: Database) -> None:
     found = measured_values(db, [f"d{i}" for i in range(1, 1300)], names=("deposit",))
     assert len(found) == 1199
     assert found["d7"] == {"deposit": 7.0}
+
+
+def test_a_poll_waits_for_the_amounts(
+    rollout: Any, make_decision: Callable[..., DecisionRow], hiding: UtilitySpec
+) -> None:
+    """Subscribers without their amount withhold utility; once it has come, all count with it."""
+    rollout.utility = hiding
+    calls = [
+        make_decision(action="call", at=1010.0 + index / 10, assigned=arm)
+        for index, arm in enumerate(("stable", "canary") * 5)
+    ]
+    rollout.put(*calls, shipped=1030.0, watermark=1030.0)
+    for row in calls:
+        rollout.outcome(row, "subscribed")
+    assert "have no outcome" in rollout.poll(1030.0).missing["utility"]
+    amounts = [Measurement(row.decision_id, "deposit", 2000.0, 1015.0) for row in calls]
+    record_measurements(rollout.db, amounts, received_at=1031.0)
+    canary, stable = rollout.utilities(1032.0)
+    assert canary == stable == [pytest.approx(2000 * 0.02463333 - 1)] * 5
