@@ -30,6 +30,7 @@ from services.traffic.admin import EnvoyAdmin
 from services.traffic.records import supervisor_identity
 from services.traffic.slots import Slots, new_salt
 from services.traffic.supervision import (
+    running,
     start_supervisor,
     stop_supervisor,
     wait_ready,
@@ -53,7 +54,8 @@ def bring_up(home: Home, say: Say) -> bool:
     """Start the supervisor with what it owns; False when it runs already. Envoy follows as soon as stable is ready."""
     if is_up(home):
         return False
-    require_free_ports(home.ports)
+    if not running(home):  # what a killed supervisor left is adopted, ports and all
+        require_free_ports(home.ports)
     make_home(home)
     db = open_store(home)
     restore(db, home)
