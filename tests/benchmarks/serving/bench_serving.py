@@ -214,20 +214,17 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     base = 30000 + (int(time.time()) * 61) % 20000
-    with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as folder:
-        with arena(Home(Path(folder), Ports(base)), free_ports(base + 50)) as found:
-            found.add_ours()
-            found.add_peers()
-            names = [
-                name
-                for name in found.contestants
-                if not options.only or any(part.lower() in name.lower() for part in options.only)
-            ]
-            for line in found.left_out:
-                console.print(f"left out: {line}")
-            rounds = run_rounds(
-                found, names, rounds=options.rounds, seconds=options.seconds, seed=options.seed
-            )
+    with (
+        tempfile.TemporaryDirectory(prefix="trimtab-bench-") as folder,
+        arena(Home(Path(folder), Ports(base)), free_ports(base + 50)) as found,
+    ):
+        found.add_ours()
+        found.add_peers()
+        wanted = [part.lower() for part in options.only or [""]]
+        names = [name for name in found.contestants if any(part in name.lower() for part in wanted)]
+        for line in found.left_out:
+            console.print(f"left out: {line}")
+        rounds = run_rounds(found, names, rounds=options.rounds, seconds=options.seconds, seed=options.seed)
     console.print(
         f"\n{CONNECTIONS} busy connections; on the right, {STEADY_RATE:g} requests/s at fixed times"
     )

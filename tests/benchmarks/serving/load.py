@@ -97,7 +97,7 @@ def _is_whole(content: bytes, end: int) -> bool:
 
 
 class Load:
-    """Sends `requests` one after the other, over and over, to a loopback port; each should get the status `expected`."""
+    """Sends `requests` one after the other, over and over, to a port; each should get the status `expected`."""
 
     def __init__(self, port: int, requests: Sequence[bytes], *, expected: int = 200) -> None:
         self._expected = expected
