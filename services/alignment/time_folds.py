@@ -46,7 +46,12 @@ def _folds(n: int, moments: Floats | None) -> tuple[list[str], NDArray[np.intp]]
     if len(months) >= LEAST_MONTHS:
         return [str(one) for one in months], month.astype(np.intp)
     firsts = times[np.minimum(np.searchsorted(tenth, np.arange(TENTHS)), n - 1)]
-    return [f"from {first.astype('datetime64[D]')}" for first in firsts], tenth
+    days = [str(first) for first in firsts.astype("datetime64[D]")]
+    if len(set(days)) < len(
+        days
+    ):  # live decisions of a few days: the day alone would not tell the folds apart
+        days = [str(first).replace("T", " ") for first in firsts]
+    return [f"from {day}" for day in days], tenth
 
 
 def _mean(values: Floats) -> Measured:

@@ -42,6 +42,7 @@ from evidently.ui.workspace import Workspace  # type: ignore[import-untyped]
 
 from policies.rollout.verdict import Decision, GateStatus, Verdict
 from services.reports import drawing
+from services.reports.gap_panels import WatchedGap
 from services.reports.live_panels import LIVE_COLUMNS, live_panels
 from services.reports.panels import Panel, Table
 from services.reports.stage_report import LIVE_KINDS, Kind, ReportLink
@@ -122,6 +123,7 @@ def run(
     panels: Sequence[Panel],
     at: float,
     unit: str,
+    gaps: Sequence[WatchedGap] = (),
 ) -> Snapshot:
     """The evaluated report. Raises ValueError naming the missing column or the empty frame; Evidently's own
     else.
@@ -138,7 +140,7 @@ def run(
         _require(current, LIVE_COLUMNS)
         if reference is not None:
             _require(reference, LIVE_COLUMNS)
-        shown += live_panels(current, reference, unit=unit)
+        shown += live_panels(current, reference, unit=unit, gaps=gaps)
         current, reference, metrics = _live(current, reference)
     elif kind == "contract":
         if reference is not None:

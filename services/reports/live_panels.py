@@ -4,18 +4,20 @@ Descriptive only: what a gate decided stands in the verdict, by its own anytime-
 here are plain 95 % intervals of a mean at one look and say so. Must never import: evidently, plotly.
 
 A frame has one row per unit's first decision: `score` (float), `action` (text), `took_ms` (float), and
-where known `utility` (float, NaN while the outcome is not mature), `failed` (boolean), `group` (text),
-`at` (epoch s), `request_id` (text, joins shadow pairs), `agrees` (boolean: both releases would take the same
-action on the row; there where a gate compares utility on the other units only).
+where known `utility` (float, NaN while the outcome is not mature), `failed` (boolean), `at` (epoch s),
+`request_id` (text, joins shadow pairs), `agrees` (boolean: both releases would take the same action on the
+row; there where a gate compares utility on the other units only), and a column for each of the `gaps`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from services.reports.gap_panels import WatchedGap, gap_panels
 from services.reports.panels import Curve, Line, Panel, Table
 
 if TYPE_CHECKING:
@@ -25,7 +27,13 @@ LIVE_COLUMNS = ("score", "action", "took_ms")
 _Z95 = 1.959964
 
 
-def live_panels(candidate: pd.DataFrame, stable: pd.DataFrame | None, *, unit: str) -> tuple[Panel, ...]:
+def live_panels(
+    candidate: pd.DataFrame,
+    stable: pd.DataFrame | None,
+    *,
+    unit: str,
+    gaps: Sequence[WatchedGap] = (),
+) -> tuple[Panel, ...]:
     """Every panel that the columns allow; `stable` may be None (nobody is assigned to it any more)."""
     panels: list[Panel] = [_summary(candidate, stable, unit=unit)]
     utility = _running_utility(candidate, stable, unit=unit)
@@ -36,9 +44,7 @@ def live_panels(candidate: pd.DataFrame, stable: pd.DataFrame | None, *, unit: s
     panels.append(_latency(candidate, stable))
     if stable is not None and "request_id" in candidate and "request_id" in stable:
         panels.extend(_disagreement(candidate, stable))
-    if "group" in candidate:
-        panels.append(_groups(candidate, stable))
-    return tuple(panels)
+    return (*panels, *gap_panels(candidate, stable, gaps))
 
 
 def _summary(candidate: pd.DataFrame, stable: pd.DataFrame | None, *, unit: str) -> Table:
@@ -185,32 +191,6 @@ def _disagreement(candidate: pd.DataFrame, stable: pd.DataFrame) -> tuple[Table,
         note=f"{len(pairs):,} pairs; a different action on {share:.2%}.",
     )
     return (table,)
-
-
-def _groups(candidate: pd.DataFrame, stable: pd.DataFrame | None) -> Table:
-    actions = sorted(set(candidate["action"].astype(str)))
-    rows: list[tuple[str, ...]] = []
-    last: dict[str, list[float]] = {action: [] for action in actions}
-    for group in sorted(set(candidate["group"].dropna().astype(str))):
-        mine = candidate[candidate["group"].astype(str) == group]
-        row = [group, f"{len(mine):,}"]
-        for action in actions:
-            share = float((mine["action"].astype(str) == action).mean())
-            last[action].append(share)
-            row.append(f"{share:.2%}")
-            if stable is not None and "group" in stable:
-                theirs = stable[stable["group"].astype(str) == group]
-                row.append(f"{(theirs['action'].astype(str) == action).mean():.2%}" if len(theirs) else "–")
-        rows.append(tuple(row))
-    header = ["group", "decisions"]
-    for action in actions:
-        header.append(f"candidate '{action}'")
-        if stable is not None and "group" in stable:
-            header.append(f"stable '{action}'")
-    gap = max((max(shares) - min(shares) for shares in last.values() if shares), default=0.0)
-    return Table(
-        "Actions by group", tuple(header), tuple(rows), gap, f"Largest gap between groups: {gap:.2%}."
-    )
 
 
 def _mature(frame: pd.DataFrame | None) -> NDArray[np.float64]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from policies.rollout.verdict import Verdict, VerdictError
 from services.home import LOOPBACK, Home
+from services.reports.gap_panels import WatchedGap
 from services.reports.panels import Panel
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def write_stage_report(
     at: float,
     panels: Sequence[Panel] = (),
     unit: str = "EUR",
+    gaps: Sequence[WatchedGap] = (),
 ) -> ReportLink:
     """Write the stage's run into the workspace and as a standalone HTML file; safe to repeat.
 
@@ -81,7 +83,7 @@ def write_stage_report(
     are sampled with a fixed seed); training, None (the panels say it all); alignment, held-out rows with
     `is_positive` and `acted` (booleans) and `score` in [0, 1] of the positive outcome; shadow, canary, full
     and probation, the candidate's decisions and as `reference` the stable release's, with the columns of
-    `live_panels`. `panels` come after the verdict.
+    `live_panels`, and those of `gaps`, which are drawn. `panels` come after the verdict.
 
     Raises ReportError, and nothing else, for whatever goes wrong.
     """
@@ -108,6 +110,7 @@ def write_stage_report(
                 panels=panels,
                 at=at,
                 unit=unit,
+                gaps=gaps,
             )
         evidently_run.save(snapshot, workspace=home.reports, service=service, link=link)
     except Exception as error:  # the border to a large library: whatever it raises must not stop a rollout

@@ -5,7 +5,7 @@ Read-only and descriptive; a failure is a ReportError and changes no verdict. Mu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, cast
 
@@ -15,7 +15,9 @@ import pandas as pd  # type: ignore[import-untyped]
 
 from policies.rollout.rollout_policy import Stage, load_rollout
 from policies.rollout.verdict import Verdict
+from policies.utility.constraints import Constraint
 from policies.utility.utility import UtilityError, UtilitySpec
+from services.reports.gap_panels import WatchedGap
 from services.reports.stage_report import Kind, ReportError, write_stage_report
 from services.rollout.stage import StageContext, write_report
 from services.store.evidence import DecidedUnit
@@ -80,6 +82,7 @@ class LiveReports:
             reference=frames[1] if stable else None,
             at=verdict.at,
             unit=self._utility.unit,
+            gaps=watched_gaps(self._utility),
         )
 
 
@@ -113,12 +116,28 @@ def arm_frame(decided: Sequence[StageDecision], utility: UtilitySpec, *, mature_
         }
     )
     frame["utility"] = np.where(frame["at"] <= mature_at, _utilities(decided, utility), np.nan)
-    gap = next((one for one in utility.constraints if one.kind == "action_rate_gap"), None)
-    if gap is not None and gap.group_field is not None and gap.group_up_to is not None:
-        name, limit = gap.group_field, gap.group_up_to
-        values = pd.to_numeric(pd.Series([row.get(name) for row in rows]), errors="coerce")
-        frame["group"] = np.where(values <= limit, f"{name} up to {limit:g}", f"{name} over {limit:g}")
+    for gap in watched_gaps(utility):
+        (constraint,) = (one for one in utility.constraints if one.name == gap.name)
+        frame[gap.column] = [_in_group_a(row, constraint) for row in rows]
     return frame
+
+
+def watched_gaps(utility: UtilitySpec) -> tuple[WatchedGap, ...]:
+    """The bounded gaps of action rates: what a report can draw without waiting for outcomes."""
+    return tuple(
+        WatchedGap(one.name, f"group of {one.name}", one.action, one.group_names, one.at_most)
+        for one in utility.constraints
+        if one.kind == "action_rate_gap" and one.action is not None and one.at_most is not None
+    )
+
+
+def _in_group_a(row: Mapping[str, Any], constraint: Constraint) -> bool | None:
+    """Whether the row is of group a; None where it does not say (a field may be missing, or hidden in the log)."""
+    try:
+        value = np.array([row[str(constraint.group_field)]], dtype=object)
+        return bool(constraint.in_group_a({str(constraint.group_field): value})[0])
+    except (KeyError, ValueError, TypeError):
+        return None
 
 
 def _utilities(

@@ -171,11 +171,12 @@ def judge_point(
     times: NDArray[np.float64],
     score: Score,
     sees: Sees = as_they_are,
+    panels: tuple[Panel, ...] = (),
 ) -> OperatingPoint:
     """Alignment stage of `point` on these rows, outcomes and `times` (epoch s, rising) (n,); the point, proved there.
 
-    `score` gives calibrated probabilities (n, O) of columns, `sees` the columns as a decision sees them. Raises
-    StageRefused.
+    `score` gives calibrated probabilities (n, O) of columns, `sees` the columns as a decision sees them; the
+    report shows `panels` first. Raises StageRefused.
     """
     policies = job.policies
     utility = policies.utility
@@ -232,7 +233,11 @@ def judge_point(
             current=frame.head(REPORTED_ROWS),
             reference=None,
             at=verdict.at,
-            panels=(*alignment_panels(found.report), *study_panels(found.sensitivity, found.scenarios)),
+            panels=(
+                *panels,
+                *alignment_panels(found.report),
+                *study_panels(found.sensitivity, found.scenarios),
+            ),
             unit=utility.unit,
         )
 

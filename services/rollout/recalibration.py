@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from policies.operating.point_search import search_point
 from policies.utility.utility import UtilitySpec, realised_utility
 from services.ledger.ledger import append
+from services.reports.panels import Table
 from services.rollout.made_of import base_rates, weights_job, weights_made_at
 from services.rollout.offline_stages import judge_point
 from services.rollout.outcome_rows import OutcomeRows, RecalibrationError
@@ -209,6 +210,7 @@ def recalibrate_release(
         times=later.times,
         score=candidate.probabilities,
         sees=candidate.decided_on,
+        panels=(_seen_panel(earlier, later),),
     )
     release = write_release(
         job.home.releases,
@@ -271,6 +273,26 @@ def _require_no_worse(
             f"more has changed than the base rates: the map found without outcomes predicts the {int(known.sum()):,} "
             f"later ones worse than the parent's, log loss {before:.4f} → {after:.4f} nats"
         )
+
+
+def _seen_panel(earlier: OutcomeRows, later: OutcomeRows) -> Table:
+    """How much of what the report says rests on outcomes that somebody saw."""
+    parts = (("earlier: fitted, operating point found", earlier), ("later: what follows here", later))
+    rows = tuple(
+        (name, f"{len(part):,}", f"{int(part.is_seen.sum()):,}", f"{int((~part.is_seen).sum()):,}")
+        for name, part in parts
+    )
+    drawn = float((~later.is_seen).mean())
+    return Table(
+        title="Rows, and how many of their outcomes were seen",
+        header=("rows in the order of time", "rows", "outcome seen", "outcome drawn"),
+        rows=rows,
+        value=drawn,
+        note="Where nobody saw the outcome it is drawn from a map fitted on the part's own rows: the model's word, "
+        "which the intervals below take for seen. The canary tries it."
+        if drawn
+        else "Every outcome was seen.",
+    )
 
 
 def _losses(fitted: Recalibration) -> str:

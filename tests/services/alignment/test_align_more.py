@@ -14,7 +14,9 @@ from policies.operating.point_search import check_point, search_point
 from policies.utility.utility import UtilitySpec, load_utility, realised_utility
 from services.alignment.align import align
 from services.alignment.bootstrap import EXACT_ROWS, PairedMeans
+from services.alignment.report import HINDSIGHT
 from services.alignment.rule_families import JudgedRows, constant_thresholds, misplaced, shifts
+from services.alignment.time_folds import fold_rows
 
 TEXT = """
 service: toy
@@ -221,3 +223,12 @@ def test_broken_constraints_are_counted_once(utility: UtilitySpec) -> None:
     )  # fmt: skip
     assert rest
     assert report.measured()["constraints_broken"].value == 2.0
+
+
+def test_folds_of_one_day_are_told_apart_by_the_time() -> None:
+    """Live decisions of an hour: the day alone would give every fold the same name."""
+    book = PairedMeans()
+    for name in ("in force", HINDSIGHT):
+        book.add(name, np.zeros(3_600))
+    found = fold_rows(book, np.zeros(3_600, dtype=bool), 1.7e9 + np.arange(3_600.0))
+    assert [fold.name for fold in found][:2] == ["from 2023-11-14 22:13:20", "from 2023-11-14 22:19:20"]

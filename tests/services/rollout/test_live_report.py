@@ -12,7 +12,7 @@ import pytest
 from policies.operating.operating_point import OperatingPoint
 from policies.rollout.rollout_policy import load_rollout
 from policies.utility.utility import load_utility
-from services.rollout.live_report import add_agreement, arm_frame, split_arms
+from services.rollout.live_report import add_agreement, arm_frame, split_arms, watched_gaps
 from services.serving.release import write_release
 from services.store.stage_decisions import StageDecision
 from services.telemetry.disagreement import Disagreement
@@ -70,9 +70,30 @@ def test_arms_are_told_by_assignment_and_in_the_shadow_by_its_mark() -> None:
     assert split_arms(everything, POLICY.stage("shadow"), "new") == ([mirrored], [mine, theirs])
 
 
-def test_groups_are_those_of_the_constraint() -> None:
-    """The bound belongs to the younger group, as in utility.yaml."""
-    assert list(arm_frame([decision(1.0)], UTILITY, mature_at=0.0)["group"]) == ["age up to 30"]
+def test_groups_are_those_of_the_constraints() -> None:
+    """The bound belongs to the younger group, as in utility.yaml; a second gap, told by a text, has its own column;
+    a row that does not say is of no group."""
+    by_job = replace(
+        UTILITY.constraints[-1], name="by_job", group_field="job", group_up_to=None, group_value="student"
+    )
+    utility = replace(UTILITY, constraints=(*UTILITY.constraints, by_job))
+    decided = [
+        replace(decision(float(at)), row=json.dumps(row))
+        for at, row in enumerate(
+            (
+                {"age": 30, "balance": 1, "job": "student"},
+                {"age": 31, "balance": 1, "job": "admin."},
+                {"balance": 1},
+            )
+        )
+    ]
+    frame = arm_frame(decided, utility, mature_at=0.0)
+    assert [one.column for one in watched_gaps(utility)] == [
+        "group of call_rate_gap_by_age",
+        "group of by_job",
+    ]
+    for column in ("group of call_rate_gap_by_age", "group of by_job"):
+        assert list(frame[column]) == [True, False, None]
 
 
 @pytest.mark.parametrize("is_known", [True, False])
