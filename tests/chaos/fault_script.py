@@ -6,6 +6,7 @@ a fault could not be run; the others are run all the same.
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -33,6 +34,7 @@ def run_faults(faults: Mapping[str, Fault], arguments: Sequence[str]) -> int:
     if unknown:
         parser.error(f"no fault {', '.join(unknown)}; there are {', '.join(faults)}")
     chosen = {name: fault for name, fault in faults.items() if not given.only or name in given.only}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # whoever ends this early leaves no system running
     if given.state is not None:
         given.state.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="chaos-", dir=given.state) as folder:

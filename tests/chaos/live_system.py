@@ -24,22 +24,19 @@ from typing import Any
 import orjson
 from steady_load import SteadyLoad
 
-from flows.drill import first_release
 from flows.system import bring_up, serve_first, take_down
+from flows.wiring import open_store
 from policies.language.yaml_source import load_document
-from services.data.splits import by_event_time
 from services.home import LOOPBACK, Home, Ports
 from services.ledger.ledger import LedgerEntry, entries
-from services.rehearsal.bank_marketing import read_calls
 from services.rehearsal.drill_releases import Drill, copy_release, forge_candidate
 from services.rehearsal.replay_rows import rows_of
 from services.rollout.policy_set import PolicySet, load_policies
-from services.rollout.release_job import Watcher
 from services.serving.build import build_bento
 from services.serving.release import Release, read_release
 from services.signing.release_signature import sign_in_home
 from services.store import orders, rollouts
-from services.store.database import Database, open_database
+from services.store.database import Database
 from services.traffic.admin import EnvoyAdmin
 from services.traffic.errors import TrafficError
 from services.traffic.supervision import running
@@ -104,10 +101,6 @@ class LiveSystem:
     def admin(self) -> EnvoyAdmin:
         return EnvoyAdmin(self.home)
 
-    @property
-    def database_url(self) -> str:
-        return self.home.database_url
-
     def load(self, *, rate_per_s: float, port: int | None = None, units: str = "u") -> SteadyLoad:
         """Users at this rate; use it in a `with`."""
         return SteadyLoad(
@@ -159,7 +152,7 @@ class LiveSystem:
         return self.conductors[-1]
 
     def store(self) -> Database:
-        return open_database(self.database_url, folder=self.home.root)
+        return open_store(self.home)
 
     def rollout(self) -> dict[str, Any]:
         """The newest rollout: its state as the store has it, and `id`, `candidate`, `ended`; empty before the first."""
@@ -260,11 +253,15 @@ def _closing(system: LiveSystem) -> Iterator[None]:
 
 
 def _first(home: Home, policies: PolicySet, kept: Path) -> Release:
+    from flows.drill import first_release
+    from services.rehearsal.bank_marketing import read_calls
+    from services.rollout.release_job import Watcher
+
     if kept.is_dir():
         copy = copy_release(read_release(next(kept.iterdir())), home.releases)
         sign_in_home(copy, home)
         return copy
-    db = open_database(home.database_url, folder=home.root)
+    db = open_store(home)
     try:
         made = first_release(home, db, policies, read_calls(), Watcher())
     finally:
@@ -275,6 +272,9 @@ def _first(home: Home, policies: PolicySet, kept: Path) -> Release:
 
 def _rows_file(state: Path, policies: PolicySet) -> Path:
     """Bodies for the users, one a line: rows of the service's data that keep its contract."""
+    from services.data.splits import by_event_time
+    from services.rehearsal.bank_marketing import read_calls
+
     path = state / "rows.jsonl"
     if not path.is_file():
         state.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ TIMEOUT_S = 12.0
 @dataclass(frozen=True)
 class Answered:
     """One user request: when it was sent (epoch s), status (0: no answer), how long it took, who decided; `why` it
-    failed, empty when it did not.
+    failed, empty when it did not; the decision's id, empty without one, and whether the answer says it is logged.
     """
 
     at: float
@@ -35,6 +35,8 @@ class Answered:
     took_s: float
     release: str
     why: str
+    decision_id: str = ""
+    logged: bool = True
 
 
 class SteadyLoad:
@@ -127,18 +129,21 @@ async def _one(
     session: aiohttp.ClientSession, url: str, body: bytes, unit: str, actions: frozenset[str], out: TextIO
 ) -> None:
     at, began = time.time(), time.perf_counter()
-    status, release, why = 0, "", ""
+    status, release, why, more = 0, "", "", {}
     headers = {"content-type": "application/json", "x-unit-id": unit}
     try:
         async with session.post(url, data=body, headers=headers) as response:
             status, text = response.status, await response.read()
         release, why = judge(status, text, actions)
+        if not why:
+            answer = orjson.loads(text)
+            more = {"decision_id": answer["decision_id"], "logged": answer.get("logged", True)}
     except TimeoutError:
         why = "timeout"
     except (aiohttp.ClientError, OSError) as error:
         why = type(error).__name__
     took_s = time.perf_counter() - began
-    record = {"at": at, "status": status, "took_s": round(took_s, 4), "release": release, "why": why}
+    record = {"at": at, "status": status, "took_s": round(took_s, 4), "release": release, "why": why, **more}
     out.write(json.dumps(record) + "\n")
     out.flush()
 
