@@ -2,7 +2,7 @@
 # first (infra/build_env; a second call takes no time). Needs Python 3.11 or newer, and make; nothing else.
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test check bench-gates bench-utility bench-serving chaos
+.PHONY: help env run test check bench-gates bench-utility bench-serving chaos fuzz
 
 help:
 	@echo "make run              build the environment, then take the telemarketing model from CSV to promoted"
@@ -13,6 +13,7 @@ help:
 	@echo "make bench-utility    savings on real data against the usual models, fairlearn, empulse (ARGS='--quick')"
 	@echo "make bench-serving    /decide alone, through Envoy and its peers: rate, latency, CPU (ARGS='--rounds 5', ARGS=soak)"
 	@echo "make chaos            kill every part under load, write infra/reliability.md (ARGS='--only NAME', '--list')"
+	@echo "make fuzz             schemathesis against /decide and the control service, long (ARGS='-k control')"
 	@echo "make env              build the environment only (.venv)"
 	@echo "PYTHON=python3.12 make env  choose the interpreter"
 
@@ -36,3 +37,6 @@ bench-serving: env
 
 chaos: env
 	@PYTHONPATH=. .venv/bin/python tests/chaos/run_chaos.py $(ARGS)
+
+fuzz: env
+	@TRIMTAB_FUZZ_EXAMPLES=$${TRIMTAB_FUZZ_EXAMPLES:-500} .venv/bin/pytest tests/security/test_fuzzed_interfaces.py $(ARGS)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 import typer
+from rich.console import Console
 
 from flows.commands.output import (
     HOME_OPTION,
@@ -158,7 +159,7 @@ def _show_given(made: dict[str, object], *, as_json: bool) -> None:
         print_json(made)
         return
     sys.stdout.write(f"{made['token']}\n")
-    console.print(
+    Console(stderr=True).print(  # so that `> file` keeps the token alone
         f"[dim]{made['name']}, {made['role']}, id {made['id']}: shown this once; "
         'send it as "authorization: Bearer …"[/]',
         highlight=False,
