@@ -8,17 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flows.show_progress import ProgressView
+from policies.rollout.rollout_policy import load_rollout
 from policies.rollout.verdict import Decision, Verdict
 from policies.utility.utility import load_utility
 from services.rehearsal.replay_process import ReplayProcess
 from services.rollout.conductor import Conductor, Progress
 from services.rollout.effects import World
+from services.rollout.left_undone import missing_reports
 from services.rollout.live_report import LiveReports
 from services.rollout.sole_conductor import sole_conductor
+from services.rollout.stage import StageContext
 from services.store import orders
 from services.store.rollouts import RolloutRecord
 
 OnVerdict = Callable[[Verdict, str], None]
+PREFECTS = ("prefect", "httpx", "httpcore")
+"""The packages whose errors are Prefect's own; the conductor uses none of them."""
 
 
 def conduct(
@@ -60,6 +65,22 @@ def conduct(
                 view.say(f"a stage report could not be written: {text}")
 
 
+def write_missing_reports(world: World, record: RolloutRecord) -> tuple[str, ...]:
+    """Write the stage reports of a rollout that has ended whose conductor died before it had; the stages.
+
+    What goes wrong is put on the ledger. Raises ConductorBusy.
+    """
+    policy = load_rollout(record.policy_text, f"{record.id}/rollout.yaml")
+    context = StageContext(world.home, world.db, record.service, record.candidate, record.id)
+    with sole_conductor(world.home, record.service):
+        reports = LiveReports(load_utility(record.utility_text, f"{record.id}/utility.yaml"))
+        found = missing_reports(context)
+        for one in found:
+            reports.submit(context, record, policy.stage(one.verdict.stage), one.verdict, one.since)
+        reports.finish()
+    return tuple(one.verdict.stage for one in found)
+
+
 def _abort(world: World, progress: Progress) -> None:
     """Nothing more can be learned: an order on record, as a person would give it, once."""
     if not orders.open_orders(world.db, progress.rollout_id):
@@ -78,11 +99,8 @@ def _run(conductor: Conductor, view: ProgressView, on_verdict: OnVerdict, *, wit
     def conclude(verdict: Verdict) -> None:
         on_verdict(verdict, conductor.report_of(verdict))
 
-    if with_prefect:
-        from flows.roll_out import roll_out
-
-        phase = roll_out(conductor.record.id, conductor.record.candidate, conductor, view.enter, conclude)
-    else:
+    phase = _run_flow(conductor, view, conclude) if with_prefect else None
+    if phase is None:
         while not conductor.ended:
             view.enter(conductor.state.stage)
             conclude(conductor.run_stage())
@@ -90,3 +108,16 @@ def _run(conductor: Conductor, view: ProgressView, on_verdict: OnVerdict, *, wit
     for verdict in conductor.sudden_verdicts():
         conclude(verdict)
     return phase
+
+
+def _run_flow(conductor: Conductor, view: ProgressView, conclude: Callable[[Verdict], None]) -> str | None:
+    """Conduct it as Prefect flows; None where Prefect gave up: the rollout goes on without it, from where it stands."""
+    from flows.roll_out import roll_out
+
+    try:
+        return roll_out(conductor.record.id, conductor.record.candidate, conductor, view.enter, conclude)
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in PREFECTS:
+            raise
+        view.say(f"Prefect does not answer ({type(error).__name__}): the rollout goes on without it")
+        return None

@@ -21,6 +21,7 @@ from services.control.switch import switched_off
 from services.home import Home
 from services.ledger.ledger import latest
 from services.rehearsal.replay import progress_file, read_progress
+from services.rollout.frozen_rules import differing_files
 from services.rollout.sole_conductor import is_conducted
 from services.store import decisions, rollouts
 from services.store.database import Database
@@ -83,6 +84,7 @@ def _rollout(home: Home, db: Database, service: str, now: float) -> dict[str, ob
         if grant is None or not grant.revoked
         else {"by": grant.revoked_by, "why": grant.reason},
         "updated_s_ago": now - record.updated_at,
+        "rules_differ": differing_files(db, record.id) if record.ended_at is None else {},
         "last_verdict": None if entry is None else entry.body.get("verdict"),
     }
 
@@ -146,6 +148,10 @@ def _render_rollout(rollout: dict[str, object]) -> list[RenderableType]:
             "nobody conducts it: the canary's lease has lapsed or will; `trimtab rollout resume` takes it up"
         )
         parts.append(Text(text, "red"))
+    differing = rollout["rules_differ"]
+    for path, how in differing.items() if isinstance(differing, dict) else ():
+        text = f"{path} was {how} since it began: it is judged by what was frozen then, the change counts from the next"
+        parts.append(Text(text, "yellow"))
     stored = rollout["last_verdict"]
     if isinstance(stored, dict):
         try:

@@ -234,7 +234,7 @@ class Conductor:
 
     def _conclude(self, stage: Stage, verdict: Verdict, act: Callable[[Verdict], None]) -> None:
         since, record, context, world = self.state.entered_at, self.record, self._context(), self._world
-        said = f"{self._journal.where} ledger verdict"
+        said = f"{self._journal.where} ledger conclusion"
 
         def act_on(final: Verdict) -> None:
             world.tell(f"after {said}")

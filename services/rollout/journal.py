@@ -15,7 +15,7 @@ from policies.rollout.verdict import Verdict
 from services.ledger.ledger import append, latest
 from services.rollout.effects import World
 from services.rollout.frozen_rules import RULES_DIFFER, difference_on_record, differing_files
-from services.rollout.record_forms import place_of, state_json
+from services.rollout.record_forms import place_of, read_state, state_json
 from services.store import rollouts
 from services.store.json_text import JsonObject
 from services.store.orders import Order
@@ -94,7 +94,9 @@ class Journal:
             cursors=cursors,
             ended_at=ended_at,
         )
-        with self._world.moment(f"{self.where} save"):
+        before, _ = read_state(self.record.state)
+        is_moved = (state.phase, state.stage) != (before.phase, before.stage)
+        with self._world.moment(f"{self.where} save{' transition' if is_moved else ''}"):
             self.record = rollouts.save(
                 self._world.db, fresh, at=self._world.clock(), poll=poll, taken_order=taken_order
             )

@@ -75,4 +75,6 @@ def place_of_step(step: Step) -> str:
 def place_of(stored: JsonObject) -> str:
     """The place of what is done next: the first pending step, else the poll of the stage (`canary-25 poll`)."""
     state, pending = read_state(stored)
-    return place_of_step(pending[0]) if pending else f"{state.stage} poll"
+    if pending:
+        return place_of_step(pending[0])
+    return f"{state.stage} poll" if state.is_live else "end"

@@ -62,9 +62,9 @@ def give(world: Any, verb: str) -> Any:
     [
         "before canary-25 poll ledger order",
         "after canary-25 poll ledger order",
-        "after canary-25 poll ledger verdict",
-        "before canary-25 poll save",
-        "after canary-25 poll save",
+        "after canary-25 poll ledger conclusion",
+        "before canary-25 poll save transition",
+        "after canary-25 poll save transition",
         "before full await_ready",
     ],
 )
@@ -93,7 +93,7 @@ def test_a_rollback_on_the_ledger_is_carried_out(simulation: Any, doubles: Modul
     to_canary(simulation)
     simulation.envoy.error_share = 0.6
     record = rollouts.active(simulation.db, "telemarketing")
-    mortal = dying_at(doubles, simulation, "after canary-25 poll ledger verdict")
+    mortal = dying_at(doubles, simulation, "after canary-25 poll ledger conclusion")
     with pytest.raises(doubles.Killed):
         start(doubles, mortal, record).run_stage()
     simulation.envoy.error_share = 0.0
