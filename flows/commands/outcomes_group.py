@@ -28,7 +28,8 @@ def register(app: typer.Typer) -> None:
 
 def import_file(
     file: Path = typer.Argument(
-        help="CSV, Parquet or JSON lines: outcome, at, and decision_id or unit. `at` is epoch seconds or ISO 8601."
+        help="CSV, Parquet or JSON lines: outcome, at, and decision_id or unit. `at` is epoch seconds or ISO 8601. "
+        "With a decision_id also the measured amounts that utility.yaml names."
     ),
     within: str = typer.Option(
         None,
@@ -58,9 +59,11 @@ def import_file(
     within_s = None if within is None else _seconds(within)
     watermark = None if complete_through is None else _instant(complete_through, now=now)
     _, db = open_records(name)
-    known = load_policies(service).utility.outcomes
+    utility = load_policies(service).utility
     try:
-        rows = read_outcomes(file, outcomes=known, within_s=within_s, now=now)
+        rows = read_outcomes(
+            file, outcomes=utility.outcomes, within_s=within_s, now=now, amounts=utility.amounts
+        )
     except OutcomeFileError as error:
         fail(str(error), code=2)
     found = import_outcomes(db, rows, received_at=now)

@@ -180,6 +180,12 @@ class UtilitySpec:
     warnings: tuple[Issue, ...] = ()
 
     @property
+    def amounts(self) -> tuple[str, ...]:
+        """The measured amounts that may come with outcomes: of quantities, and of fields hidden when deciding."""
+        told = [one.measured.amount for one in self.quantities if one.measured is not None]
+        return tuple(dict.fromkeys((*told, *self.hidden)))
+
+    @property
     def default_index(self) -> int:
         """The index of the default action."""
         return self.actions.index(self.default_action)

@@ -21,9 +21,11 @@ from services.reports.gap_panels import WatchedGap
 from services.reports.stage_report import Kind, ReportError, write_stage_report
 from services.rollout.stage import StageContext, write_report
 from services.store.evidence import DecidedUnit
+from services.store.measurements import measured_values
 from services.store.rollouts import RolloutRecord
 from services.store.stage_decisions import StageDecision, decisions_between
 from services.telemetry.disagreement import Disagreement, DisagreementError
+from services.telemetry.measured_payoffs import Amounts
 from services.telemetry.realised import price_each
 
 MOST_ROWS = 6_000
@@ -65,7 +67,13 @@ class LiveReports:
         mature_at = verdict.at - load_rollout(record.policy_text, f"{record.id}/rollout.yaml").maturity_s
         if not candidate:
             raise ReportError(f"the candidate decided nothing in stage {stage.name}")
-        frames = [arm_frame(arm, self._utility, mature_at=mature_at) for arm in (candidate, stable) if arm]
+        hidden = self._utility.hidden
+        amounts = measured_values(context.db, [one.decision_id for one in decided], names=hidden)
+        frames = [
+            arm_frame(arm, self._utility, mature_at=mature_at, amounts=amounts)
+            for arm in (candidate, stable)
+            if arm
+        ]
         if any(gate.where == "disagreement" for gate in stage.gates):
             releases = Disagreement(
                 context.home.releases, champion=record.champion, candidate=record.candidate
@@ -98,9 +106,16 @@ def split_arms(
     return [d for d in live if d.release == candidate], [d for d in live if d.release != candidate]
 
 
-def arm_frame(decided: Sequence[StageDecision], utility: UtilitySpec, *, mature_at: float) -> pd.DataFrame:
+def arm_frame(
+    decided: Sequence[StageDecision],
+    utility: UtilitySpec,
+    *,
+    mature_at: float,
+    amounts: Amounts | None = None,
+) -> pd.DataFrame:
     """One row a decision, with the columns that services/reports/live_panels.py names.
 
+    `amounts`: what was measured of fields hidden when deciding.
     `utility` is NaN for a decision later than `mature_at` (epoch s), whatever its action: one whose outcome is known at
     once must not mature earlier (gates.md, semantic 7).
     """
@@ -115,7 +130,7 @@ def arm_frame(decided: Sequence[StageDecision], utility: UtilitySpec, *, mature_
             "release": [d.release for d in decided],
         }
     )
-    frame["utility"] = np.where(frame["at"] <= mature_at, _utilities(decided, utility), np.nan)
+    frame["utility"] = np.where(frame["at"] <= mature_at, _utilities(decided, utility, amounts), np.nan)
     for gap in watched_gaps(utility):
         (constraint,) = (one for one in utility.constraints if one.name == gap.name)
         frame[gap.column] = [_in_group_a(row, constraint) for row in rows]
@@ -141,10 +156,10 @@ def _in_group_a(row: Mapping[str, Any], constraint: Constraint) -> bool | None:
 
 
 def _utilities(
-    decided: Sequence[StageDecision], utility: UtilitySpec
+    decided: Sequence[StageDecision], utility: UtilitySpec, amounts: Amounts | None
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
     try:
-        return price_each(_units(decided), utility)
+        return price_each(_units(decided), utility, amounts=amounts)
     except UtilityError as error:
         raise ReportError(f"a decision cannot be priced: {error}") from error
 

@@ -18,6 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from policies.language.digest import canonical_sha256
+from policies.utility.utility import UtilitySpec
 from services.data.checks import check
 from services.data.splits import by_event_time, to_arrays
 from services.rollout.policy_set import PolicySet
@@ -25,14 +26,15 @@ from services.serving.row_check import RowCheck
 from services.store import decisions as store
 from services.store.database import Database
 from services.store.evidence import DecidedUnit, delivered_decisions
+from services.store.measurements import measured_values
 from services.training.known_rows import known_rows
-from services.training.predicted_fields import fields_known_later
+from services.training.predicted_fields import is_needed
 from services.training.preprocessing import Columns
 from services.training.time_slices import UNLABELLED
 
 MOST_DECISIONS = 200_000
 UNREADABLE = "rows that today's contract refuses"
-UNSETTLED = "acted on, but no known outcome recorded"
+UNSETTLED = "acted on, but no known outcome recorded, or no amount to price it by"
 YOUNG = "no outcome in the file, or nothing to price it by"
 OLD = "not later than the rows that the release was made of"
 
@@ -75,9 +77,16 @@ class OutcomeRows:
 def rows_of_store(db: Database, policies: PolicySet, *, since: float, now: float) -> OutcomeRows:
     """The service's delivered decisions from `since` on, old enough for their outcomes; the newest 200,000.
 
-    Raises RecalibrationError without a decision, or where the feed has never said how far it is complete.
+    Raises RecalibrationError without a decision, where the feed has never said how far it is complete, and where the
+    log hides what the release reads of a row.
     """
     contract, utility = policies.contract, policies.utility
+    known = set(utility.fields) - set(utility.hidden)
+    if hidden := contract.hidden_in_log(known):
+        raise RecalibrationError(
+            f"the contract hides {', '.join(hidden)} in the decision log, and without it no row of it can be scored: "
+            "name a file of rows"
+        )
     watermark = store.watermark(db)
     if watermark is None:
         raise RecalibrationError(
@@ -86,7 +95,7 @@ def rows_of_store(db: Database, policies: PolicySet, *, since: float, now: float
     through = min(now, watermark) - policies.rollout.maturity_s
     found = delivered_decisions(db, since=since, through=through, limit=MOST_DECISIONS)
     decided = [one for one in found if one.release.rpartition("-")[0] == policies.service]
-    known = set(utility.fields) - set(fields_known_later(contract, utility))
+    amounts = measured_values(db, [one.decision_id for one in decided], names=utility.hidden)
     accepts = RowCheck(contract.columns, payoff_fields=known)
     kept: list[DecidedUnit] = []
     rows: list[dict[str, object]] = []
@@ -97,7 +106,7 @@ def rows_of_store(db: Database, policies: PolicySet, *, since: float, now: float
         reveals = one.action in utility.outcome_known_after
         if not accepts.takes(row):
             left_out[UNREADABLE] += 1
-        elif reveals and one.outcome not in utility.outcomes:
+        elif reveals and not _is_settled(one, utility, amounts.get(one.decision_id, {})):
             left_out[UNSETTLED] += 1
         else:
             kept.append(one)
@@ -108,8 +117,12 @@ def rows_of_store(db: Database, policies: PolicySet, *, since: float, now: float
             f"no decision of {policies.service} to recalibrate on: {len(decided):,} taken since then and old enough; "
             + ", ".join(f"{count:,} {why}" for why, count in left_out.items())
         )
+    later = {
+        name: np.array([amounts.get(one.decision_id, {}).get(name, np.nan) for one in kept])
+        for name in utility.hidden
+    }
     return OutcomeRows(
-        columns=accepts.to_columns(rows),
+        columns={**accepts.to_columns(rows), **later},
         outcomes=np.array(outcomes, dtype=np.int64),
         times=np.array([one.at for one in kept]),
         source="decisions of the store",
@@ -117,6 +130,14 @@ def rows_of_store(db: Database, policies: PolicySet, *, since: float, now: float
         left_out=left_out,
         later_than=since,
     )
+
+
+def _is_settled(one: DecidedUnit, utility: UtilitySpec, amounts: Mapping[str, float]) -> bool:
+    """Whether the outcome is known, and every amount that the payoffs of this outcome read."""
+    if one.outcome not in utility.outcomes:
+        return False
+    came = utility.outcomes.index(one.outcome)
+    return all(name in amounts for name in utility.hidden if is_needed(utility, name)[came])
 
 
 def rows_of_file(

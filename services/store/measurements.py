@@ -76,6 +76,8 @@ def measured_values(
 ) -> dict[str, dict[str, float]]:
     """The amounts of these names, by name, by decision id; decisions without any are not among them."""
     m, found = tables.measurements, defaultdict[str, dict[str, float]](dict)
+    if not names:
+        return {}
     with db.read() as connection:
         for start in range(0, len(decisions), _IDS_AT_ONCE):
             ids = decisions[start : start + _IDS_AT_ONCE]

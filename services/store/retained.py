@@ -2,8 +2,8 @@
 
 Rule 1: rollouts, ledger, grants, orders, poll_evidence, marks are no business of this file: what replays a rollout's
 verdicts stays. Rule 2: the row with the highest `seq` stays, or SQLite would give its number again, and a cursor that
-has passed it would pass over new rows. Rule 3: an outcome stays as long as its decision, what contradicts an outcome
-as long as the outcome. Must never import: policies, flows.
+has passed it would pass over new rows. Rule 3: an outcome and a measured amount stay as long as their decision, what
+contradicts an outcome as long as the outcome. Must never import: policies, flows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,6 +59,7 @@ RETAINED = (
     _retained(tables.decisions, "decision_id"),
     _retained(tables.outcomes, "decision_id", "outcome", "at"),
     _retained(tables.outcome_conflicts, "decision_id", "outcome", "at"),
+    _retained(tables.measurements, "decision_id", "name", "at"),
     _retained(tables.requests, "request_id"),
     _retained(tables.log_gaps, "gap_id", at="until"),
 )
@@ -111,7 +112,7 @@ def _table(table: RetainedTable) -> Table:
 
 def _may_go(table: RetainedTable) -> ColumnElement[bool]:
     found = _table(table)
-    if table.name == "outcomes":
+    if table.name in ("outcomes", "measurements"):
         return ~exists().where(tables.decisions.c.decision_id == found.c.decision_id)
     if table.name == "outcome_conflicts":
         return ~exists().where(tables.outcomes.c.decision_id == found.c.decision_id)

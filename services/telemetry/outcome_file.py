@@ -1,8 +1,9 @@
 """Outcomes from a file: CSV, Parquet or JSON lines, checked whole before any of it is recorded.
 
 Columns: `outcome`, `at` (epoch s, or ISO 8601 with its offset), and `decision_id` or `unit` (a row with both goes by
-its decision_id). Recording is idempotent, so a file may be imported again: after a crash, or when decisions that were
-too new have been shipped. Must never import: sqlalchemy, flows.
+its decision_id); and, on rows by decision_id, the measured amounts that utility.yaml names. Recording is idempotent, so
+a file may be imported again: after a crash, or when decisions that were too new have been shipped.
+Must never import: sqlalchemy, flows.
 """
 
 from collections.abc import Collection, Iterator
@@ -16,11 +17,12 @@ import polars as pl
 
 from policies.language.yaml_mistakes import did_you_mean
 from services.store.database import Database
+from services.store.measurements import Measurement, record_measurements
 from services.store.outcomes import Outcome, OutcomeReceipt, UnitOutcome, match_units, record_outcomes
 
 ROWS_AT_ONCE = 5_000
 _SHOWN = 20
-Row = TypeVar("Row", Outcome, UnitOutcome)
+Row = TypeVar("Row", Outcome, UnitOutcome, Measurement)
 _KINDS = ".csv, .csv.gz, .parquet, .jsonl or .ndjson"
 
 
@@ -34,6 +36,7 @@ class OutcomeRows:
 
     named: tuple[Outcome, ...]
     of_units: tuple[UnitOutcome, ...]
+    measured: tuple[Measurement, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,15 @@ class Imported:
 
 
 def read_outcomes(
-    path: Path, *, outcomes: Collection[str], within_s: float | None, now: float
+    path: Path,
+    *,
+    outcomes: Collection[str],
+    within_s: float | None,
+    now: float,
+    amounts: Collection[str] = (),
 ) -> OutcomeRows:
-    """All rows of the file. outcomes: those of the service's utility spec; within_s: how long before the outcome its
-    unit was decided at most, needed for rows without a decision_id. Raises OutcomeFileError."""
+    """All rows of the file. outcomes, amounts: those of the service's utility spec; within_s: how long before the
+    outcome its unit was decided at most, needed for rows without a decision_id. Raises OutcomeFileError."""
     frame = _read(path)
     missing = {"outcome", "at"} - set(frame.columns)
     if missing or not {"decision_id", "unit"} & set(frame.columns):
@@ -58,6 +66,7 @@ def read_outcomes(
         raise OutcomeFileError(f"'{path}' must have the column {lacks}; it has {', '.join(frame.columns)}")
     named: list[Outcome] = []
     of_units: list[UnitOutcome] = []
+    measured: list[Measurement] = []
     mistakes: list[str] = []
     for number, row in enumerate(frame.iter_rows(named=True), start=1):
         outcome, decision_id, unit = (_text(row.get(name)) for name in ("outcome", "decision_id", "unit"))
@@ -66,24 +75,37 @@ def read_outcomes(
             wrong.append("'decision_id' or 'unit' must not be empty")
         elif not decision_id and within_s is None:
             wrong.append("'--within' must say how long before its outcome a unit was decided at most")
+        there = {name: row.get(name) for name in amounts if _text(row.get(name))}
+        wrong += [
+            f"'{name}' must be a number: {str(value)!r}"
+            for name, value in there.items()
+            if _number(value) is None
+        ]
+        if there and not decision_id:
+            wrong.append(f"'{min(there)}' must go with a decision_id: a unit may have several decisions")
         mistakes += [f"row {number}: {one}" for one in wrong]
         if wrong:
             continue
         at = instant(row["at"]) or 0.0
         if decision_id:
             named.append(Outcome(decision_id, outcome, at))
+            measured += [
+                Measurement(decision_id, name, _number(value) or 0.0, at) for name, value in there.items()
+            ]
         else:
             of_units.append(UnitOutcome(unit, outcome, at, within_s or 0.0))
     if mistakes:
         more = [f"and {len(mistakes) - _SHOWN} more"] if len(mistakes) > _SHOWN else []
         raise OutcomeFileError("\n".join([f"'{path}' is not imported:", *mistakes[:_SHOWN], *more]))
-    return OutcomeRows(tuple(named), tuple(of_units))
+    return OutcomeRows(tuple(named), tuple(of_units), tuple(measured))
 
 
 def import_outcomes(db: Database, rows: OutcomeRows, *, received_at: float) -> Imported:
     """Record them, some at a time; killed in between, the same import again finishes it. Raises StoreError."""
     unmatched = too_early = 0
     receipts = [record_outcomes(db, some, received_at=received_at) for some in _chunks(rows.named)]
+    for amounts in _chunks(rows.measured):
+        record_measurements(db, amounts, received_at=received_at)
     for units in _chunks(rows.of_units):
         found = match_units(db, units)
         unmatched, too_early = unmatched + len(found.unmatched), too_early + len(found.too_early)
@@ -125,21 +147,29 @@ def _text(value: object) -> str:
     return "" if value is None else str(value).strip()
 
 
-def instant(value: object) -> float | None:
-    """Epoch seconds; None for what is no instant. A Parquet timestamp without a zone is UTC."""
-    if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
-    if isinstance(value, bool) or value is None:
+def _number(value: object) -> float | None:
+    """A finite number; None for anything else."""
+    if isinstance(value, bool):
         return None
     try:
         number = float(str(value))
     except ValueError:
-        try:
-            moment = datetime.fromisoformat(str(value).strip())
-        except ValueError:
-            return None
-        return moment.timestamp() if moment.tzinfo else None
+        return None
     return number if isfinite(number) else None
+
+
+def instant(value: object) -> float | None:
+    """Epoch seconds; None for what is no instant. A Parquet timestamp without a zone is UTC."""
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    number = _number(value)
+    if number is not None:
+        return number
+    try:
+        moment = datetime.fromisoformat(str(value).strip())
+    except ValueError:
+        return None
+    return moment.timestamp() if moment.tzinfo else None
 
 
 def _chunks(rows: tuple[Row, ...]) -> Iterator[tuple[Row, ...]]:

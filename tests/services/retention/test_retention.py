@@ -24,6 +24,7 @@ from services.store import decisions as store
 from services.store import rollouts, tables
 from services.store.database import Database, open_database
 from services.store.decisions import DecisionRow, LogGap, RequestRow
+from services.store.measurements import Measurement, record_measurements
 from services.store.outcomes import Outcome, record_outcomes
 from services.store.rollouts import RolloutRecord
 from services.telemetry.shipper import Shipper
@@ -71,7 +72,7 @@ def run(home: Home, db: Database, kept: Kept = KEPT, **more: Any) -> Done:
 
 def test_whole_old_days_go_and_the_archive_has_each_row_once(db: Database, home: Home) -> None:
     """Rows of the days before the cutoff are in the archive by their own UTC day, readable by polars and DuckDB; newer
-    ones stay; the outcome goes after its decision."""
+    ones stay; outcome and amount go after their decision."""
     rows = [
         decision(1, at(17, 0.0)),
         decision(2, at(17, 23.9)),
@@ -80,6 +81,8 @@ def test_whole_old_days_go_and_the_archive_has_each_row_once(db: Database, home:
     ]
     fill(db, *rows, decision(5, at(22)))
     record_outcomes(db, [Outcome("d1", "not_subscribed", at(17, 0.5))], received_at=NOW)
+    amounts = [Measurement(f"d{number}", "call_cost", 1.5, at(17)) for number in (1, 4)]
+    record_measurements(db, amounts, received_at=NOW)
     with db.write() as connection:
         store.upsert_gaps(connection, [LogGap("g1", "rel", at(17), at(17), 3)])
     done = run(home, db)
@@ -87,8 +90,10 @@ def test_whole_old_days_go_and_the_archive_has_each_row_once(db: Database, home:
     assert done.archived == done.deleted
     # d2's outcome is of the 18th; d3's of the 18th, too.
     wanted = {"decisions": 3, "outcomes": 3, "outcome_conflicts": 1, "requests": 3, "log_gaps": 1}
+    wanted["measurements"] = 1
     assert done.archived == wanted
     assert stored(db) == stored(db, "outcomes") == {"d4", "d5"}
+    assert stored(db, "measurements") == {"d4"}
     assert stored(db, "requests") == {"q4", "q5"}
     days = {(one.table, one.day.day, one.rows) for one in archived_days(home.archive)}
     assert {("decisions", 17, 2), ("decisions", 18, 1), ("outcomes", 17, 1), ("outcomes", 18, 2)} <= days

@@ -11,6 +11,7 @@ import pytest
 from policies.language.yaml_source import load_document
 from policies.operating.operating_point import OperatingPoint
 from policies.rollout.rollout_policy import load_rollout
+from policies.utility.utility import load_utility
 from services.home import Home, Ports
 from services.ledger.ledger import entries
 from services.rehearsal.bank_marketing import read_calls
@@ -32,6 +33,7 @@ from services.serving.release import Release, read_release, write_release
 from services.store import decisions as store
 from services.store.database import Database
 from services.store.decisions import DecisionRow
+from services.store.measurements import Measurement, record_measurements
 from services.store.outcomes import Outcome, record_outcomes
 from services.training.calibration import Calibration
 from services.training.errors import TrainingError
@@ -211,6 +213,43 @@ def test_only_outcomes_after_a_revealing_action_count(
     assert found.outcomes.tolist() == [1, UNLABELLED, 1]
     assert found.left_out == {UNREADABLE: 1, UNSETTLED: 1}
     assert found.columns["balance"].tolist() == [row["balance"]] * 3
+
+
+def test_what_the_log_hides_cannot_be_recalibrated_on(db: Database, policies: PolicySet) -> None:
+    """A feature that the contract leaves out of the log may be missing by right: no row is scored without it."""
+    store.set_watermark(db, 1_900.0, at=1_900.0)
+    columns = tuple(
+        replace(one, in_log="dropped") if one.name == "job" else one for one in policies.contract.columns
+    )
+    hidden = replace(policies, contract=replace(policies.contract, columns=columns))
+    with pytest.raises(RecalibrationError, match="hides job in the decision log"):
+        rows_of_store(db, hidden, since=0.0, now=2_000.0)
+
+
+def test_a_hidden_field_is_what_was_measured_of_it(
+    db: Database, policies: PolicySet, rows: list[dict[str, Any]]
+) -> None:
+    """Of three subscribers one has its amount, one none, one left alone: the second cannot be priced and is counted."""
+    utility = load_utility(
+        policies.texts["utility.yaml"]
+        .replace(
+            "deposited_share * margin * clip(balance, 0, cap)", "deposited_share * margin * min(deposit, cap)"
+        )
+        .replace("stakeholders:", "hiddenWhenDeciding: [deposit]\nstakeholders:", 1),
+        "utility.yaml",
+    )
+    decided = [decision(1, rows[0]), decision(2, rows[0]), decision(3, rows[0], action="leave")]
+    with db.write() as connection:
+        store.upsert_decisions(connection, decided)
+    record_outcomes(
+        db, [Outcome(one.decision_id, "subscribed", one.at) for one in decided], received_at=1_500.0
+    )
+    record_measurements(db, [Measurement("d1", "deposit", 700.0, 1_400.0)], received_at=1_500.0)
+    store.set_watermark(db, 1_903.0, at=1_903.0)
+    found = rows_of_store(db, replace(policies, utility=utility), since=0.0, now=2_000.0)
+    assert found.outcomes.tolist() == [1, UNLABELLED]
+    assert found.left_out == {UNREADABLE: 0, UNSETTLED: 1}
+    np.testing.assert_array_equal(found.columns["deposit"], [700.0, np.nan])
 
 
 def test_a_file_keeps_the_contract(policies: PolicySet, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from services.store import decisions as store
 from services.store import tables
 from services.store.database import Database
 from services.store.decisions import DecisionRow
+from services.store.measurements import Measurement, measured_decisions
 from services.store.outcomes import Outcome, OutcomeReceipt, UnitOutcome
 from services.telemetry import outcome_file
 from services.telemetry.outcome_file import Imported, OutcomeFileError, import_outcomes, read_outcomes
@@ -121,3 +122,34 @@ def test_an_import_can_be_repeated_and_takes_up_what_was_too_early(
     assert import_outcomes(db, read, received_at=81.0) == Imported(OutcomeReceipt(1, 4, 0, 0), 1, 0)
     with db.read() as connection:
         assert len(connection.execute(select(tables.outcomes)).all()) == 5
+
+
+def test_amounts_come_with_decisions(db: Database, tmp_path: Path) -> None:
+    """Columns that utility.yaml names as amounts are recorded where they are not empty; other columns are not read."""
+    path = tmp_path / "outcomes.csv"
+    text = "decision_id,unit,outcome,at,call_cost,note\nd1,,subscribed,1000,1.25,x\nd2,,subscribed,1000,,7\n"
+    path.write_text(text)
+    rows = read_outcomes(path, outcomes=KNOWN, within_s=None, now=NOW, amounts=("call_cost", "deposited"))
+    assert rows.measured == (Measurement("d1", "call_cost", 1.25, 1000.0),)
+    with db.write() as connection:
+        store.upsert_decisions(connection, [DECISION])
+    for _ in range(2):
+        import_outcomes(db, rows, received_at=NOW)
+    assert [(one.name, one.value) for one in measured_decisions(db, since=0.0, limit=9)] == [
+        ("call_cost", 1.25)
+    ]
+
+
+def test_an_amount_that_is_none_is_named_with_its_row(tmp_path: Path) -> None:
+    """A text, not a number, a unit instead of a decision: each refuses the file."""
+    path = tmp_path / "outcomes.csv"
+    path.write_text(
+        "decision_id,unit,outcome,at,call_cost\nd1,,subscribed,1000,dear\nd2,,subscribed,1000,nan\n,u1,subscribed,1000,1\n"
+    )
+    with pytest.raises(OutcomeFileError) as caught:
+        read_outcomes(path, outcomes=KNOWN, within_s=60.0, now=NOW, amounts=("call_cost",))
+    assert str(caught.value).splitlines()[1:] == [
+        "row 1: 'call_cost' must be a number: 'dear'",
+        "row 2: 'call_cost' must be a number: 'nan'",
+        "row 3: 'call_cost' must go with a decision_id: a unit may have several decisions",
+    ]
