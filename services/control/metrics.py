@@ -3,12 +3,13 @@
 Source: https://prometheus.io/docs/instrumenting/exposition_formats/. Must never import: sqlalchemy, flows.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from services.control.log_status import read_log_statuses
 from services.control.state import ControlState
 from services.control.switch import every_switched_off
 from services.store import decisions, rollouts
@@ -59,6 +60,11 @@ class ControlCollector(Collector):
             "shipper_last_pass_age_seconds", "Time since the shipper's last pass.", state.shipper_age_s()
         )
         yield _gauge("decisions_stored", "Decisions in the store.", decisions.count_decisions(state.db))
+        for name, words, counts in _log_counts(state):
+            family = CounterMetricFamily(f"trimtab_{name}", words, labels=["release"])
+            for release, count in counts.items():
+                family.add_metric([release], count)
+            yield family
         yield _counter("shipped_records", "Records shipped by this process.", totals.shipped)
         yield _counter("bad_log_lines", "Log lines that were no records.", totals.bad_lines)
         yield _counter("late_decisions", "Decisions shipped too late to be evidence.", totals.late)
@@ -68,6 +74,16 @@ class ControlCollector(Collector):
         for result, count in totals.outcomes.items():
             outcomes.add_metric([result], count)
         yield outcomes
+
+
+def _log_counts(state: ControlState) -> Iterator[tuple[str, str, Mapping[str, int]]]:
+    """What never reached a log: as the store has it for good, and as the serving releases say it now."""
+    yield "unlogged_decisions", "Decisions answered and never logged.", decisions.unlogged_decisions(state.db)
+    said = {name: one for name, one in read_log_statuses(state.home).items() if one is not None}
+    missed = {name: one.missed for name, one in said.items()}
+    yield "decision_log_missed", "Decisions that a serving process answered and could not log.", missed
+    failures = {name: one.sync_failures for name, one in said.items()}
+    yield "decision_log_sync_failures", "Times that the disk refused a serving process's log.", failures
 
 
 def registry_of(state: ControlState) -> CollectorRegistry:

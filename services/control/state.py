@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 
+from services.control.log_status import read_log_statuses
 from services.control.switch import every_switched_off
 from services.control.weight import GrantReader
 from services.home import Home
@@ -106,6 +107,11 @@ class ControlState:
                 "watermark": watermark,
                 "watermark_age_s": None if watermark is None else now - watermark,
             },
+            "decision_logs": {
+                name: None if one is None else asdict(one)
+                for name, one in read_log_statuses(self.home).items()
+            },
+            "unlogged": decisions.unlogged_decisions(self.db),
             "processes": self._processes(),
             "switched_off": {
                 service: [asdict(one) for one in off] for service, off in every_switched_off(self.db).items()
