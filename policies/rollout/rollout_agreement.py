@@ -121,6 +121,9 @@ def _laxer(gate: Gate, utility: UtilitySpec) -> Iterator[Found]:
         is_same = gate.metric in _SAME_QUANTITY.get(constraint.kind, ())
         if not is_same or gate.max is None or constraint.at_most is None:
             continue
+        others = [action for action in utility.actions if action != utility.default_action]
+        if gate.metric == "action_rate" and others != [constraint.action]:
+            continue  # the gate counts every action but the default, the constraint one of several
         if gate.max > constraint.at_most:
             yield (
                 "max",

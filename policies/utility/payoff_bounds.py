@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from policies.language.expression import compile_expression
 from policies.language.expression_bounds import UNBOUNDED, Bounds, bounds_of
 from policies.language.yaml_source import Document, Issue, Path
 from policies.utility.utility import UtilitySpec
@@ -32,17 +33,23 @@ def doubtful_payoffs(
 ) -> tuple[Issue, ...]:
     """Where a row may have no finite payoff, or one outside the declared range; `fields`: ends that the contract sets.
 
-    One issue a cell, at its place, and one for each end of the range, with the payoff that leaves it furthest.
+    Quantities are what they are stated to be, and anything within their sensitivity ranges. One issue a cell, at its
+    place, and one for each end of the range, with the payoff that leaves it furthest.
     """
     found: list[Issue] = []
+    ranges = {one.name: one.range or (one.value, one.value) for one in utility.quantities}
     low, high = math.inf, -math.inf
     lowest = highest = ""
     for a, action in enumerate(utility.actions):
         for o, outcome in enumerate(utility.outcomes):
             ends = (0.0, 0.0)
             for at, stakeholder in enumerate(utility.stakeholders):
-                bounds = bounds_of(stakeholder.payoffs[a][o], fields)
-                found += _doubts(bounds, _cell(at, action, outcome), document)
+                cell = stakeholder.payoffs[a][o]
+                bounds, path = bounds_of(cell, fields), _cell(at, action, outcome)
+                found += _doubts(bounds, path, document, "which the contract lets in")
+                if not bounds.faults:
+                    varied = bounds_of(compile_expression(cell.text), {**fields, **ranges})
+                    found += _doubts(varied, path, document, "which the ranges of its quantities let in")
                 if stakeholder.weight:
                     ends = (
                         ends[0] + stakeholder.weight * bounds.low,
@@ -54,20 +61,20 @@ def doubtful_payoffs(
                 high, highest = ends[1], f"{action} x {outcome}"
     if found:
         return tuple(found)  # a range means nothing where there is no value
-    for key, is_left, value, cell in (
+    for key, is_left, value, payoff in (
         ("low", low < utility.range[0] - _ROUNDING, low, lowest),
         ("high", high > utility.range[1] + _ROUNDING, high, highest),
     ):
         if is_left:
             end = f"{value:,.6g} {utility.unit}" if math.isfinite(value) else "any number"
-            text = f"may be left by the payoff {cell}, which may come to {end} for a row that the contract lets in"
+            text = f"may be left by the payoff {payoff}, which may come to {end} for a row that the contract lets in"
             found.append(document.issue(("range", key), text))
     return tuple(found)
 
 
-def _doubts(bounds: Bounds, path: Path, document: Document) -> list[Issue]:
+def _doubts(bounds: Bounds, path: Path, document: Document, why: str) -> list[Issue]:
     return [
-        document.issue_within(path, 1, one.column, message=f"{one.message}, which the contract lets in")
+        document.issue_within(path, 1, one.column, message=f"{one.message}, {why}")
         for one in bounds.faults[:1]
     ]
 

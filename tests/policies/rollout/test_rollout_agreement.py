@@ -98,12 +98,37 @@ def test_a_bound_laxer_than_what_was_signed_is_refused(bound: str, is_refused: b
     ] * is_refused
 
 
+def test_a_rate_of_one_action_among_several_binds_no_gate_on_all_of_them() -> None:
+    """`action_rate` counts every action but the default: with three actions 0.8 may be right beside 0.6 for one."""
+    gate = """  - name: acts
+    metric: action_rate
+    compareTo: bound
+    max: 0.8
+    runsIn: [shadow, canary]
+    onFail: hold
+    onMissing: hold
+    onError: hold
+    rationale: Of this test alone.
+"""
+    text = ROLLOUT.replace("gates:\n", f"gates:\n{gate}", 1)
+    spec, policy = load_utility(UTILITY, "u.yaml"), load_rollout(text, "r.yaml")
+    document = load_document(text, "r.yaml")
+    (issue,) = rollout_errors_beside(spec, policy, document)
+    assert "must be <= 0.6, the bound of constraint 'calls_made'" in issue.message
+    more = replace(spec, actions=(*spec.actions, "write"))
+    assert rollout_errors_beside(more, policy, document) == []
+
+
 @pytest.mark.parametrize(
     ("within", "share", "says"),
     [
         ("250ms", 0.95, []),
         ("1s", 0.9, []),
-        ("250ms", 0.99, ["gates[12].max", "must be <= 0.01, as constraint 'fast'", "longer than 250ms: 0.05"]),
+        (
+            "250ms",
+            0.99,
+            ["gates[12].max", "must be <= 0.01, as constraint 'fast'", "longer than 250ms: 0.05"],
+        ),
         (
             "100ms",
             0.9,

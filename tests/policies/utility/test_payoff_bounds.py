@@ -48,6 +48,14 @@ def test_a_doubtful_division_stands_at_its_place(cell: str, column: int, says: s
     assert found.endswith("which the contract lets in")
 
 
+def test_a_quantity_that_may_be_nothing_is_told_before_the_sensitivity_study_finds_it() -> None:
+    """Stated at 1 EUR a division by `call_cost - 0.8` is safe; over its range from 0.5 to 2 it is not."""
+    (found,) = doubts("deposited_share * margin * cap / cap + 0 / (call_cost - 0.8)")
+    assert (
+        "'/' has no finite value where its divisor is 0, which the ranges of its quantities let in" in found
+    )
+
+
 def test_a_range_that_may_be_left_is_told_with_the_payoff() -> None:
     """The payoff that leaves it furthest, and what it may come to; of a field without ends: any number."""
     low, high = doubts("deposited_share * margin * balance * cap / cap - call_cost")
