@@ -12,9 +12,12 @@ Must never import: anything but numpy and the standard library.
 
 from __future__ import annotations
 
+import math
+import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -69,6 +72,7 @@ class _Call:
 
 
 _Node: TypeAlias = _Number | _Field | _Call
+_OfRow: TypeAlias = Callable[[Mapping[str, Any]], float]
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,17 @@ class Expression:
         with np.errstate(all="ignore"):
             value = _evaluate(self._root, columns, n)
         return np.array(value) if value.shape == (n,) else np.full(n, value)
+
+    def of_row(self, row: Mapping[str, Any]) -> float:
+        """What `evaluate` gives for one row, to the last bit, at a tenth of the time: plain numbers, no arrays.
+
+        Raises ValueError, TypeError, KeyError or ArithmeticError where `evaluate` would raise; it then says why.
+        """
+        return self._function(row)
+
+    @cached_property
+    def _function(self) -> _OfRow:
+        return _function(self._root)
 
     def fold(
         self,
@@ -327,3 +342,47 @@ def _finite(value: Floats, message: str, column: int) -> Floats:
         row = int(np.flatnonzero(~np.isfinite(value))[0])
         raise ExpressionError(f"{message}: {np.atleast_1d(value)[row]} in row {row}", column)
     return value
+
+
+def _function(node: _Node) -> _OfRow:
+    """The node as a function of a row."""
+    if isinstance(node, _Number):
+        number = node.value
+        return lambda row: number
+    if isinstance(node, _Field):
+        name = node.name
+        return lambda row: _finite_number(float(row[name]))
+    first, *others = (_function(argument) for argument in node.arguments)
+    if node.name in ("min", "max"):
+        pick = min if node.name == "min" else max
+        return lambda row: pick(first(row), *(other(row) for other in others))
+    if node.name == "clip":
+        low, high = others
+        return lambda row: min(max(first(row), low(row)), high(row))
+    if not others:
+        change = _OF_ONE[node.name]
+        return lambda row: change(first(row))
+    (second,) = others
+    combine = _OF_TWO[node.name]
+    return lambda row: _finite_number(combine(first(row), second(row)))
+
+
+def _finite_number(value: float) -> float:
+    if math.isfinite(value):
+        return value
+    raise ArithmeticError(f"not finite: {value}")
+
+
+def _log(value: float) -> float:
+    if value <= 0:
+        raise ArithmeticError(f"log of {value}")
+    return float(np.log(value))  # not math.log: the two differ in the last bit
+
+
+_OF_ONE: Mapping[str, Callable[[float], float]] = {"neg": operator.neg, "abs": abs, "log": _log}
+_OF_TWO: Mapping[str, Callable[[float, float], float]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+}

@@ -73,6 +73,7 @@ INCLUDED_SOURCES = (
     "services/serving/row_check.py",
     "services/serving/scorer.py",
     "services/serving/service.py",
+    "services/serving/single_row.py",
     "services/serving/switches.py",
     "services/signing/__init__.py",
     "services/signing/envelope.py",

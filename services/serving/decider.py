@@ -6,7 +6,9 @@ Clock, timer and ids are arguments. Must never import bentoml or torch; the HTTP
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +24,14 @@ from services.serving.fault import Fault
 from services.serving.log_mask import LogMask
 from services.serving.release import Release
 from services.serving.request_mark import RequestMark
-from services.serving.row_check import MAX_ROWS, RowCheck
+from services.serving.row_check import MAX_ROWS, Columns, RowCheck
 from services.serving.scorer import Decisions, Scorer, ScorerError
+from services.serving.single_row import SingleRow
 from services.serving.switches import Gate, Switches
 
 WARM_UP_ROUNDS = 20
+
+LOGGER = logging.getLogger("trimtab.serving")
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class Decider:
         self.release_id = release.id
         self.stamps = stamps
         self._scorer = Scorer.load(release)
+        self._single = SingleRow.of(self._scorer)
         self._check = RowCheck(contract.columns, payoff_fields=self._scorer.needed_fields)
         self._contract = contract
         self._log = log
@@ -90,6 +96,20 @@ class Decider:
         row = self._row_that_can_be_decided()
         for size in (*(1,) * WARM_UP_ROUNDS, MAX_ROWS):
             self._scorer.decide(self._check.to_columns([row] * size))
+        if self._single is not None and not self._agrees(self._single):
+            LOGGER.warning(
+                "event=single_row_differs release=%s: every row goes by the reference", self.release_id
+            )
+            self._single = None
+
+    def _agrees(self, single: SingleRow) -> bool:
+        """Whether single rows are decided to the last bit as by the Scorer: made-up rows, of which some cannot be."""
+        for number in range(WARM_UP_ROUNDS + 1):
+            row = sample_row(self._contract, share=number / WARM_UP_ROUNDS)
+            with suppress(ScorerError):
+                if not single.agrees(row, self._check.to_columns([row])):
+                    return False
+        return True
 
     def _row_that_can_be_decided(self) -> dict[str, object]:
         # A payoff such as log(amount) has no price at amount = 0, so one made-up row is not proof of a fault.
@@ -114,20 +134,24 @@ class Decider:
         Raises: RowRefused, ScorerError, InjectedFault, and DecisionLogError where `mark` says that it may.
         """
         started_ms = self.stamps.timer_ms()
-        columns = self._check.columns(rows)
+        gate = self._switches.gate()
         # A drill is about what users feel, so it spares the shadow.
         fault = None if mark.is_shadow else self._fault
-        if fault is not None:
-            await fault.misbehave()
-        probabilities = self._scorer.probabilities(columns)
-        if fault is not None:
-            probabilities = fault.spoil(probabilities)
-        gate = self._switches.gate()
-        decisions = self._scorer.choose(
-            columns, probabilities, allowed=None if gate is None else gate.allowed
-        )
-        if fault is not None:
-            decisions = replace(decisions, actions=fault.misdirect(decisions.actions))
+        is_plain = gate is None and fault is None and not is_explained
+        decisions = self._of_single(rows) if is_plain else None
+        columns: Columns = {}
+        if decisions is None:
+            columns = self._check.columns(rows)
+            if fault is not None:
+                await fault.misbehave()
+            probabilities = self._scorer.probabilities(columns)
+            if fault is not None:
+                probabilities = fault.spoil(probabilities)
+            decisions = self._scorer.choose(
+                columns, probabilities, allowed=None if gate is None else gate.allowed
+            )
+            if fault is not None:
+                decisions = replace(decisions, actions=fault.misdirect(decisions.actions))
         gated = self._gated(gate, columns, decisions)
         records = self._records(mark, rows, decisions, gated, took_ms=self.stamps.timer_ms() - started_ms)
         explanations: list[Explanation] = []
@@ -143,6 +167,13 @@ class Decider:
         for answer, explanation in zip(answers, explanations, strict=False):
             answer["explanation"] = explanation.to_json()
         return answers
+
+    def _of_single(self, rows: Sequence[Any]) -> Decisions | None:
+        """The decision where there is but one row; None where the Scorer decides. Raises: RowRefused."""
+        if self._single is None or len(rows) != 1:
+            return None
+        self._check.check(rows)
+        return self._single.decide(rows[0])
 
     def log_status(self) -> dict[str, object]:
         """What the decision log has written and missed; services/serving/decision_log.py."""
@@ -247,7 +278,7 @@ def _shown(point: OperatingPoint) -> dict[str, object]:
 
 
 def sample_row(contract: DataContract, *, share: float) -> dict[str, object]:
-    """A made-up row for warming up: numbers at `share` of their range (0 least, 1 greatest), first categories.
+    """A made-up row for warming up: numbers at `share` of their range (0 least, 1 greatest), categories likewise.
 
     A range that is open on a side ends 100 from the other, or at 0 and 100. Text is not made to fit a
     pattern.
@@ -263,5 +294,6 @@ def sample_row(contract: DataContract, *, share: float) -> dict[str, object]:
         elif column.kind == "boolean":
             row[column.name] = False
         else:
-            row[column.name] = column.categories[0] if column.categories else "unknown"
+            known = column.categories or ("unknown",)
+            row[column.name] = known[int(share * (len(known) - 1))]
     return row

@@ -171,12 +171,8 @@ class RowCheck:
         if "rows" in self.accepted:
             raise ValueError("a contract field must not be called 'rows': it is the name of a batch")
 
-    def columns(self, rows: Sequence[Any]) -> Columns:
-        """The rows (n, at most 1000) as columns of n values: numbers and booleans
-        float64 with NaN for missing, the rest objects with None.
-
-        Raises: RowRefused for the first fault found, in row order.
-        """
+    def check(self, rows: Sequence[Any]) -> None:
+        """Raises: RowRefused for the first fault of the rows (n, at most 1000), in row order."""
         if not 1 <= len(rows) <= MAX_ROWS:
             raise RowRefused(
                 "rows",
@@ -187,6 +183,12 @@ class RowCheck:
         if len(rows) < MANY_ROWS or not self._all_pass(rows):
             for index, row in enumerate(rows):
                 self._check_row(row, index)
+
+    def columns(self, rows: Sequence[Any]) -> Columns:
+        """The rows (n, at most 1000) as columns of n values: numbers and booleans float64 with NaN for missing, the
+        rest objects with None. Raises: RowRefused as `check` does.
+        """
+        self.check(rows)
         return self.to_columns(rows)
 
     def to_columns(self, rows: Sequence[Mapping[str, object]]) -> Columns:

@@ -9,6 +9,7 @@ meaningful by dropping categories at random. Clipping means that a value outside
 numpy only: serving imports this file, so it must never import torch, polars or pandas.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -97,6 +98,16 @@ class NumericFeature:
             name, low, high, log_scale, float(clipped.mean()), std if std > 1e-9 else 1.0, bool(missing.any())
         )
 
+    def scaled(self, value: float) -> float:
+        """One standardised number; `_Scaling` does the same with many. Raises ValueError where it is not finite."""
+        if not math.isfinite(value):
+            raise ValueError(f"'{self.name}' must be finite: {value}")
+        clipped = min(max(value, self.low), self.high)
+        if self.log_scale is not None:
+            # not math.log1p: the two differ in the last bit
+            clipped = math.copysign(float(np.log1p(abs(clipped) / self.log_scale)), clipped)
+        return (clipped - self.mean) / self.std
+
 
 @dataclass(frozen=True)
 class CategoryFeature:
@@ -123,6 +134,10 @@ class CategoryFeature:
     @cached_property
     def _index(self) -> Mapping[str | None, int]:
         return {value: i + 1 for i, value in enumerate(self.values)}
+
+    def index(self, value: object) -> int:
+        """The value's index."""
+        return self._index.get(value if type(value) is str else _category_text(value), UNKNOWN)
 
     def indices(self, values: NDArray[Any]) -> list[int]:
         """Index of each of the (n,) `values`."""
@@ -247,6 +262,20 @@ class Preprocessing:
                 return values
         # One of them is at fault: it says so by name.
         return np.stack([numbers(f.name, column) for f, column in zip(self.numeric, found, strict=True)])
+
+    def encode_row(self, row: Mapping[str, Any]) -> Encoded:
+        """What `transform` gives for one row, to the last bit, at a third of the time: plain numbers, no columns.
+
+        A field that the row does not have is missing. Raises ValueError or TypeError for what is no finite number.
+        """
+        numeric: list[float] = []
+        for feature in self.numeric:
+            value = row.get(feature.name)
+            numeric.append(0.0 if value is None else feature.scaled(float(value)))
+            if feature.indicator:
+                numeric.append(float(value is None))
+        indices = [feature.index(row.get(feature.name)) for feature in self.categories]
+        return Encoded(np.array([numeric], dtype=np.float32), np.array([indices], dtype=np.int64))
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON-safe dict; `from_json` gives back an equal object."""

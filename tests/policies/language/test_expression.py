@@ -44,7 +44,8 @@ ORACLE = {
 @settings(max_examples=50, deadline=None)
 @given(expressions)
 def test_values_agree_with_pythons_own_arithmetic(text: str) -> None:
-    """Precedence, association and every function: the same number, or an error where Python has none."""
+    """Precedence, association and every function: the same number, or an error where Python has none; a row alone has
+    the number that it has among others."""
     expected = []
     for x, balance in zip(COLUMNS["x"].tolist(), COLUMNS["balance"].tolist(), strict=True):
         try:
@@ -52,11 +53,17 @@ def test_values_agree_with_pythons_own_arithmetic(text: str) -> None:
         except (ZeroDivisionError, ValueError, OverflowError):
             expected.append(math.nan)
     expression = compile_expression(text)
+    rows = [dict(zip(COLUMNS, values, strict=True)) for values in zip(*COLUMNS.values(), strict=True)]
     if np.isfinite(expected).all():
         np.testing.assert_allclose(expression.evaluate(COLUMNS), expected, rtol=1e-12, atol=0)
+        assert [expression.of_row(row) for row in rows] == expression.evaluate(COLUMNS).tolist()
     else:
         with pytest.raises(ExpressionError, match=r"no finite value: .* in row \d"):
             expression.evaluate(COLUMNS)
+        for row, value in zip(rows, expected, strict=True):
+            if math.isnan(value):
+                with pytest.raises(ArithmeticError):
+                    expression.of_row(row)
 
 
 def test_the_published_payoff_is_computed() -> None:

@@ -74,6 +74,10 @@ def test_one_row_encodes_as_in_the_batch() -> None:
         alone = preprocessing.transform({k: np.array([v], dtype=object) for k, v in value.items()})
         np.testing.assert_array_equal(alone.numeric[0], batch.numeric[row])
         np.testing.assert_array_equal(alone.categories[0], batch.categories[row])
+        plain = preprocessing.encode_row({k: v for k, v in value.items() if v is not None})
+        np.testing.assert_array_equal(plain.numeric[0], batch.numeric[row])
+        np.testing.assert_array_equal(plain.categories[0], batch.categories[row])
+        assert (plain.numeric.dtype, plain.categories.dtype) == (batch.numeric.dtype, batch.categories.dtype)
 
 
 def test_missing_numbers_become_the_mean_and_say_so() -> None:
