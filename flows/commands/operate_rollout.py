@@ -6,7 +6,6 @@ the control service nor the conductor.
 
 from __future__ import annotations
 
-import getpass
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from flows.commands.output import (
     fail,
     open_records,
     print_json,
+    speaker,
 )
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ def kill(
     from services.control.kill import kill as revoke
 
     home, db = open_records(name)
-    found = revoke(db, by=by or getpass.getuser(), reason=reason, at=time.time(), service=service)
+    found = revoke(db, by=speaker(by), reason=reason, at=time.time(), service=service)
     weight_pct = _weight_within(home, 0.0, wait_s=ORDER_WAIT_S) if found else None
     late = {one.rollout_id: why for one in found if (why := _came_too_late(db, one.rollout_id))}
     if as_json:
@@ -339,7 +339,7 @@ def _order(verb: str) -> Callable[..., None]:
         if record is None:
             fail(f"no rollout of {service!r} is under way; `trimtab status` shows the last one")
         given = orders.give(
-            db, rollout_id=record.id, verb=verb, by=by or getpass.getuser(), reason=reason, at=time.time()
+            db, rollout_id=record.id, verb=verb, by=speaker(by), reason=reason, at=time.time()
         )
         deadline = time.monotonic() + ORDER_WAIT_S
         while not (taken := _is_taken(db, given)) and time.monotonic() < deadline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -65,6 +66,12 @@ def open_records(name: str) -> tuple[Home, Database]:
             "or is this another folder than you ran it in (TRIMTAB_STATE names one)?"
         )
     return home, open_store(home)
+
+
+def speaker(by: str | None) -> str:
+    """Whose order it is, for the record: the name given, and always the user of this machine who ran the command."""
+    user = getpass.getuser()
+    return user if by is None or by == user else f"{by} (user {user})"
 
 
 def refuse_policy(error: PolicyError, *, as_json: bool, more: Mapping[str, object] | None = None) -> NoReturn:

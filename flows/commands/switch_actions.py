@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import time
 
 import typer
@@ -16,6 +15,7 @@ from flows.commands.output import (
     open_records,
     print_json,
     print_table,
+    speaker,
 )
 
 ACTION = typer.Argument(help="An action of the service's utility spec, but not its default action.")
@@ -106,7 +106,7 @@ def _switch(
             service=service,
             action=action,
             is_off=is_off,
-            by=by or getpass.getuser(),
+            by=speaker(by),
             reason=reason,
             at=time.time(),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import time
 
 import typer
@@ -15,6 +14,7 @@ from flows.commands.output import (
     fail,
     open_records,
     print_json,
+    speaker,
 )
 
 VARIANT = typer.Argument(help="canary (stable answers what is over the limit) or users (429 over it).")
@@ -107,7 +107,7 @@ def _throttle(
         service=service,
         variant=variant,  # type: ignore[arg-type]  # checked above
         per_s=per_s,
-        by=by or getpass.getuser(),
+        by=speaker(by),
         reason=reason,
         at=time.time(),
     )

@@ -3,12 +3,18 @@
 One rollout serves all tests that leave it at 25 %: `at_quarter` starts one, or takes up the one that stands.
 """
 
+import getpass
 import os
 import signal
 import time
 from typing import Any
 
+import psutil
 import pytest
+
+from services.home import LOOPBACK
+from services.traffic.processes import session_members
+from services.traffic.supervision import running as running_processes
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 LEASE_S = 10.0
@@ -115,6 +121,21 @@ def test_both_killed(at_quarter: AtQuarter) -> None:
     assert at_quarter.live.failed() == 0
 
 
+def test_control_service_hangs(at_quarter: AtQuarter) -> None:
+    """SIGSTOP of the control service at 25 %: the weight is 0 within the lease by Envoy's time-to-live; when it goes
+    on, so does the rollout."""
+    live = at_quarter.live
+    pid, stopped_at = live.workplace.control_pid(), time.time()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        gone_after_s = live.wait_weight(0.0, timeout_s=LEASE_S) - stopped_at
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    live.wait_weight(25.0, timeout_s=30)
+    print(f"weight 0 after {gone_after_s:.1f} s")
+    assert live.failed() == 0
+
+
 def test_hold_resume_promote(at_quarter: AtQuarter) -> None:
     """Held, a stage is not passed even by promote; resumed, `promote` passes it with reason `approved`, on to full
     traffic and to promoted, without a failed request; the ledger names who and why."""
@@ -131,7 +152,10 @@ def test_hold_resume_promote(at_quarter: AtQuarter) -> None:
     assert (status["phase"], status["ended"]) == ("promoted", True)
     verdicts = [e.body["verdict"] for e in live.entries(at_quarter.rollout_id, "verdict")]
     passed = next(v for v in verdicts if v["stage"] == "canary-25" and v["decision"] == "ADVANCE")
-    assert (passed["reason"], passed["detail"]) == ("approved", "ann: seen the report")
+    assert (passed["reason"], passed["detail"]) == (
+        "approved",
+        f"ann (user {getpass.getuser()}): seen the report",
+    )
     assert work.trimtab_json("status")["traffic"]["stable"] == [at_quarter.candidate]
     effects = live.entries(at_quarter.rollout_id, "effect")
     quiet = next(e for e in effects if e.body["action"] == "repoint_stable").body["read_back"]
@@ -166,6 +190,34 @@ def test_kill_then_abort(at_quarter: AtQuarter) -> None:
     assert at_quarter.candidate not in found["processes"]
     assert at_quarter.candidate not in found["traffic"]["stable"]
     assert live.failed() == 0
+
+
+def test_everything_listens_on_loopback_only(rollouts_live: Any) -> None:
+    """Every listening socket of every owned process, Envoy's admin interface among them, is on 127.0.0.1."""
+    home = rollouts_live.workplace.home
+    found = {
+        connection.laddr.port: connection.laddr.ip
+        for process in running_processes(home).values()
+        for member in session_members(process.identity)
+        for connection in member.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert set(found) >= {home.ports.users, home.ports.envoy_admin, home.ports.control, home.ports.prefect}
+    assert set(found.values()) == {LOOPBACK}
+
+
+def test_envoy_killed(rollouts_live: Any) -> None:
+    """SIGKILL of the only Envoy: users are without it for less than 3 s; last here, for their requests do fail."""
+    live, home = rollouts_live, rollouts_live.workplace.home
+    before = running_processes(home)["envoy"].pid
+    os.kill(before, signal.SIGKILL)
+    time.sleep(6.0)
+    failed = live.failed()
+    print(f"{failed} failed user requests at 80 a second")
+    assert 0 < failed < 3.0 * 80
+    assert running_processes(home)["envoy"].pid != before
+    time.sleep(2.0)
+    assert live.failed() == failed
 
 
 def _wait_grant_revoked(at_quarter: AtQuarter) -> None:
