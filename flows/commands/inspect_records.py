@@ -125,6 +125,7 @@ def _signed(found: CheckpointsCheck) -> str:
 def checkpoint(
     out: Path = typer.Option(None, "--out", help="A file to keep it in, elsewhere; default: print it."),
     name: str = HOME_OPTION,
+    as_json: bool = JSON_OPTION,
 ) -> None:
     """Sign the ledger as it stands now, to be kept where nobody who may write here may write.
 
@@ -141,6 +142,9 @@ def checkpoint(
         sys.stdout.write(envelope + "\n")
         return
     out.write_text(envelope + "\n", encoding="utf-8")
+    if as_json:
+        print_json({"written": str(out)})
+        return
     console.print(f"signed: {out}; keep `trimtab key show` with it", highlight=False)
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from pathlib import Path
 
 import typer
 
-from flows.commands.output import HOME_OPTION, console, fail, open_records
+from flows.commands.output import HOME_OPTION, JSON_OPTION, console, fail, open_records, print_json
 
 OUT_OPTION = typer.Option(None, "--out", help="A file; default: print it.")
 
@@ -26,6 +25,7 @@ def decide(
     release: str = typer.Option(None, "--release", help="A release id; default: the stable one."),
     out: Path = OUT_OPTION,
     name: str = HOME_OPTION,
+    as_json: bool = JSON_OPTION,
 ) -> None:
     """POST /decide: the fields, bounds and answers of one release.
 
@@ -41,10 +41,10 @@ def decide(
     if wanted is None:
         fail(f"there is no stable release in {home.root} yet: name one with --release")
     found = find_release(home.releases, wanted)
-    _write(document(found, url=f"http://{LOOPBACK}:{home.ports.users}"), out)
+    _write(document(found, url=f"http://{LOOPBACK}:{home.ports.users}"), out, as_json=as_json)
 
 
-def control(out: Path = OUT_OPTION, name: str = HOME_OPTION) -> None:
+def control(out: Path = OUT_OPTION, name: str = HOME_OPTION, as_json: bool = JSON_OPTION) -> None:
     """The control service: every endpoint, its role, its body.
 
     Example: trimtab openapi control --out control.json
@@ -54,13 +54,17 @@ def control(out: Path = OUT_OPTION, name: str = HOME_OPTION) -> None:
     from services.control.state import ControlState
 
     home, db = open_records(name)
-    _write(document(all_endpoints(ControlState(home, db, clock=time.time)), port=home.ports.control), out)
+    described = document(all_endpoints(ControlState(home, db, clock=time.time)), port=home.ports.control)
+    _write(described, out, as_json=as_json)
 
 
-def _write(document: dict[str, object], out: Path | None) -> None:
-    text = json.dumps(document, indent=1) + "\n"
+def _write(document: dict[str, object], out: Path | None, *, as_json: bool) -> None:
+    """Print the document, which is JSON in any case, or write it and say where."""
     if out is None:
-        sys.stdout.write(text)
+        print_json(document)
         return
-    out.write_text(text, encoding="utf-8")
-    console.print(f"written: {out}", highlight=False, soft_wrap=True)
+    out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    if as_json:
+        print_json({"written": str(out)})
+    else:
+        console.print(f"written: {out}", highlight=False, soft_wrap=True)
