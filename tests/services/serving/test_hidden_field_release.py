@@ -1,5 +1,7 @@
 """A release whose payoffs read a field that nobody knows when deciding: it predicts the field and prices with it."""
 
+import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,11 @@ import pytest
 
 from policies.operating.operating_point import OperatingPoint
 from services.data.contract import DataContract
+from services.serving.decider import Decider, Stamps
+from services.serving.decision_log import DecisionLog
 from services.serving.explanation import Explainer
 from services.serving.release import Release, ReleaseError, write_release
+from services.serving.request_mark import RequestMark
 from services.serving.row_check import RowCheck, RowRefused
 from services.serving.scorer import Scorer
 from services.training.forward import with_fields
@@ -111,3 +116,26 @@ def test_spec_and_network_must_agree(tmp_path: Path, parts: Any, policy_texts: d
         Scorer.load(written(tmp_path / "a", parts, priced_by_duration(policy_texts)))
     with pytest.raises(ReleaseError, match="predicted fields must be"):
         Scorer.load(written(tmp_path / "b", predicting(parts), policy_texts))
+
+
+def test_a_served_decision_says_and_logs_what_rests_on_the_prediction(
+    tmp_path: Path,
+    parts: Any,
+    policy_texts: dict[str, str],
+    rows: list[dict[str, Any]],
+    stamps: Stamps,
+) -> None:
+    """Warmed up, one row and many get the expected utility of their predicted field; the explanation names it, and
+    the log holds the row as it was sent."""
+    release = written(tmp_path, predicting(parts), priced_by_duration(policy_texts))
+    decider = Decider(release, log=DecisionLog(tmp_path / "logs", release.id, pid=7), stamps=stamps)
+    decider.warm_up()
+    mark = RequestMark("r", 1, "u", "stable", is_shadow=False)
+    many = asyncio.run(decider.decide(mark, rows, is_explained=True))
+    (alone,) = asyncio.run(decider.decide(mark, rows[:1]))
+    assert alone["expected_utility"] == pytest.approx(many[0]["expected_utility"], abs=1e-5)
+    explanation = many[0]["explanation"]
+    assert isinstance(explanation, dict)
+    assert set(explanation["predicted"]) == {"duration"}
+    (log,) = (tmp_path / "logs").rglob("*.jsonl*")
+    assert [json.loads(line)["row"] for line in log.read_text().splitlines()] == [*rows, rows[0]]
