@@ -6,6 +6,7 @@ has passed it would pass over new rows. Rule 3: an outcome and a measured amount
 contradicts an outcome as long as the outcome. Must never import: policies, flows.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -101,8 +102,10 @@ def delete_rows(db: Database, table: RetainedTable, rows: Sequence[Mapping[str, 
     for start in range(0, len(rows), DELETED_AT_ONCE):
         keys = [tuple(row[name] for name in table.keys) for row in rows[start : start + DELETED_AT_ONCE]]
         is_one = columns[0].in_([key[0] for key in keys]) if len(columns) == 1 else tuple_(*columns).in_(keys)
+        began = time.monotonic()
         with db.write() as connection:
             deleted += connection.execute(delete(found).where(is_one)).rowcount
+        time.sleep(time.monotonic() - began)  # as long as it held the store, so that others are not starved
     return deleted
 
 
