@@ -80,6 +80,8 @@ def start(
     from flows.wiring import locate_home, open_store
     from services.rollout.new_rollout import begin_rollout
     from services.serving.release import ReleaseError, find_release
+    from services.signing.keys import SignatureError
+    from services.signing.release_signature import verify_in_home
     from services.store import rollouts
 
     home = locate_home(name)
@@ -93,7 +95,8 @@ def start(
         fail(f"no release {release!r} in {home.releases}; there are: {known}")
     try:
         candidate = find_release(home.releases, release)
-    except ReleaseError as error:
+        verify_in_home(candidate, home)
+    except (ReleaseError, SignatureError) as error:
         fail(str(error))
     if candidate.service != service:
         fail(f"{release} is a release of {candidate.service!r}: say --service {candidate.service}")

@@ -37,7 +37,7 @@ from services.traffic.rtds import WeightServer
 
 LOGGER = logging.getLogger("services.control")
 SHIP_INTERVAL_S = 0.25
-CHECKPOINT_EVERY_S = 10.0
+CHECKPOINT_EVERY_S = 30.0
 DATABASE_VARIABLE = "TRIMTAB_DATABASE_URL"
 """Not an argument of the command line: it may hold a password, and everybody sees those."""
 

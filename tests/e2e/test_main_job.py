@@ -134,6 +134,9 @@ def test_ledger_verifies_until_one_byte_is_changed(main_job: Any, workplace: Any
     assert "broken at entry 17" in " ".join(
         workplace.trimtab("ledger", "verify", "--home", "tampered").stdout.split()
     )
+    replayed = workplace.trimtab("replay", "last", "--home", "tampered")
+    assert (replayed.returncode, "ledger entry 17: " in replayed.stdout) == (1, True)
+    shutil.rmtree(copy)
 
 
 def decide(workplace: Any, unit: str, row: dict[str, Any]) -> httpx.Response:
@@ -175,6 +178,14 @@ def test_up_decides_and_takes_outcomes(running: Any, wait: Any) -> None:
     assert (again["new"], again["duplicates"]) == (0, 1)
     refused = decide(running, "customer-1", {**a_row(), "age": "old"})
     assert (refused.status_code, refused.json()["field"]) == (400, "age")
+
+
+def test_what_was_made_is_signed(running: Any) -> None:
+    """Both releases of the run are vouched for by the home's key; the ledger agrees with its signed checkpoints."""
+    found = running.trimtab_json("release", "verify")
+    assert [(one["ok"], one["signed_by"]) for one in found] == [(True, "main")] * 2
+    checked = running.trimtab_json("ledger", "verify")["checkpoints"]
+    assert (checked["ok"], checked["count"] > 0, checked["signed_by"]) == (True, True, "main")
 
 
 def test_status_and_kill_work_without_prefect(running: Any) -> None:
