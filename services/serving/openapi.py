@@ -159,5 +159,14 @@ def _decision(actions: Sequence[str]) -> Schema:
             "operating_point": {"type": "object"},
             "release": {"type": "string"},
             "explanation": {"type": "object"},
+            "gated": {
+                "type": "object",
+                "description": "There while an action is switched off for everyone.",
+                "required": ["off", "instead_of"],
+                "properties": {
+                    "off": {"type": "array", "items": {"enum": list(actions)}},
+                    "instead_of": {"enum": [*actions, None]},
+                },
+            },
         },
     }
