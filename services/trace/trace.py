@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hmac
 import json
+from collections.abc import Mapping
 from math import isnan
 
 import numpy as np
@@ -30,9 +31,17 @@ from services.store import rollouts
 from services.store.database import Database
 from services.store.decisions import DecisionRow
 from services.store.evidence import DecidedUnit
+from services.store.measurements import measured_values
 from services.store.rollouts import RolloutRecord
-from services.store.traced_decision import StoredDecision, ToldOutcome, stage_at, stored_decision
+from services.store.traced_decision import (
+    StoredDecision,
+    ToldOutcome,
+    UnknownDecision,
+    stage_at,
+    stored_decision,
+)
 from services.telemetry.realised import price_each
+from services.trace.archived_decision import archived_decision
 from services.trace.assignment import Assignment, WeightChange, explain_assignment
 from services.trace.offline_verdicts import offline_verdicts
 from services.trace.recomputed import NotRecomputed, Recomputed, ReleaseReader
@@ -42,8 +51,11 @@ _BY_PEOPLE = ("order", "order_refused", "kill", "frozen")
 
 
 def trace_decision(db: Database, home: Home, decision_id: str) -> Trace:
-    """Gather it. Raises UnknownDecision, PolicyError where this version no longer reads a frozen policy."""
-    found = stored_decision(db, decision_id)
+    """Gather it, from the archive where retention has taken it out of the store.
+
+    Raises UnknownDecision, PolicyError where this version no longer reads a frozen policy.
+    """
+    found = _decision(db, home, decision_id)
     row = found.row
     release, trouble = _release(home, row.release)
     reader, recomputed, why = _recomputed(release, row, trouble)
@@ -72,9 +84,19 @@ def trace_decision(db: Database, home: Home, decision_id: str) -> Trace:
         switched_off=switched_off(db, row.release.rpartition("-")[0], at=row.at),
         rollout=rollout,
         came_by=None if came is None or came is then else _rollout(db, home, came, at=row.at),
-        realised=_realised(found, spec),
+        realised=_realised(db, found, spec),
         ledger=verify(db),
     )
+
+
+def _decision(db: Database, home: Home, decision_id: str) -> StoredDecision:
+    try:
+        return stored_decision(db, decision_id)
+    except UnknownDecision:
+        archived = archived_decision(home.archive, decision_id)
+        if archived is None:
+            raise
+        return archived
 
 
 def _release(home: Home, name: str) -> tuple[Release | None, str]:
@@ -227,7 +249,7 @@ def _actions(
     )
 
 
-def _realised(found: StoredDecision, spec: UtilitySpec | None) -> Realised:
+def _realised(db: Database, found: StoredDecision, spec: UtilitySpec | None) -> Realised:
     row, told = found.row, found.outcome
     if spec is None:
         return Realised(told, None, "its utility spec cannot be read")
@@ -240,8 +262,9 @@ def _realised(found: StoredDecision, spec: UtilitySpec | None) -> Realised:
         row.row,
         None if told is None else told.outcome,
     )
+    amounts = measured_values(db, [row.decision_id], names=spec.hidden)
     try:
-        earned = float(price_each([unit], spec)[0])
+        earned = float(price_each([unit], spec, amounts=amounts)[0])
     except UtilityError as error:
         return Realised(told, None, str(error))
     if isnan(earned):
@@ -251,12 +274,20 @@ def _realised(found: StoredDecision, spec: UtilitySpec | None) -> Realised:
             else f"outcome '{told.outcome}' or the row does not tell it"
         )
         return Realised(told, None, f"{what}, and the payoff of '{row.action}' rests on it")
-    return Realised(told, earned, "", _by_stakeholder(row, told, spec))
+    later = amounts.get(row.decision_id, {})
+    return Realised(told, earned, "", _by_stakeholder(row, told, spec, later=later))
 
 
-def _by_stakeholder(row: DecisionRow, told: ToldOutcome | None, spec: UtilitySpec) -> dict[str, float]:
-    """Each stakeholder's own payoff; where the outcome is not known, of those alone for whom it makes no difference."""
-    logged = orjson.loads(row.row)
+def _by_stakeholder(
+    row: DecisionRow, told: ToldOutcome | None, spec: UtilitySpec, *, later: Mapping[str, float]
+) -> dict[str, float]:
+    """Each stakeholder's own payoff; where the outcome is not known, of those alone for whom it makes no difference.
+
+    `later`: what was measured of fields hidden when deciding; nobody is told apart while one of them is missing.
+    """
+    logged = {**orjson.loads(row.row), **later}
+    if not set(spec.hidden) <= set(later):
+        return {}
     columns = {name: np.array([float(logged[name])]) for name in spec.fields} or {"": np.zeros(1)}
     action = spec.actions.index(row.action)
     at = spec.outcomes.index(told.outcome) if told is not None and told.outcome in spec.outcomes else None

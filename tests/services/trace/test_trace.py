@@ -2,15 +2,19 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.control.switch import switch
+from services.retention.archive import DAY_S
+from services.retention.retention import Kept, run_retention
 from services.serving.release_command import launch_command
+from services.store import rollouts
 from services.store.outcomes import Outcome, record_outcomes
-from services.store.traced_decision import UnknownDecision
+from services.store.traced_decision import UnknownDecision, stored_decision
 from services.trace.page import render_page
 from services.trace.trace import trace_decision
 from services.traffic.supervision import want_release
@@ -99,6 +103,23 @@ def test_what_people_did_stands_in_it(traced: Any, world: Any, called: Row, tmp_
     assert "<script" not in page
     assert "&lt;script&gt;x" in page
     assert "line &lt;b&gt;closed" in page
+
+
+def test_a_decision_is_traced_from_the_archive(traced: Any, world: Any, called: Row) -> None:
+    """Taken out of the store by retention, once its rollout had ended: the archive tells the same trace."""
+    name = traced.decide(called)["decision_id"]
+    told = Outcome(name, "not_subscribed", world.AT + 4)
+    record_outcomes(traced.db, [told], received_at=world.AT + 5)
+    traced.decide({**called}, unit="later")  # the store keeps its newest row
+    record = rollouts.load(traced.db, "r1")
+    rollouts.save(traced.db, replace(record, ended_at=world.AT + 10), at=world.AT + 10)
+    before = trace_decision(traced.db, traced.home, name)
+    run_retention(traced.home, traced.db, Kept(DAY_S, DAY_S), now=world.AT + 3 * DAY_S, by="ann")
+    with pytest.raises(UnknownDecision):
+        stored_decision(traced.db, name)
+    after = trace_decision(traced.db, traced.home, name)
+    assert {**after.to_json(), "ledger": None} == {**before.to_json(), "ledger": None}
+    assert after.realised.utility == -1.0
 
 
 def test_shadow_and_retried_decisions_say_so(traced: Any, called: Row) -> None:
