@@ -20,6 +20,7 @@ from services.store import evidence as queries
 from services.store.database import Database
 from services.store.decided_history import requests_of
 from services.store.evidence import DecidedUnit
+from services.store.measurements import measured_values
 from services.telemetry.disagreement import Disagreement, DisagreementError
 from services.telemetry.realised import price_each
 
@@ -85,7 +86,8 @@ def _frame(
     """Every column of the format that the store can tell; and why not, for the others."""
     requests = requests_of(db, [unit.decision_id for unit in units])
     beside = [requests[unit.decision_id] for unit in units]
-    payoff = price_each(units, rollout.utility)
+    amounts = measured_values(db, [unit.decision_id for unit in units], names=rollout.utility.hidden)
+    payoff = price_each(units, rollout.utility, amounts=amounts)
     default = rollout.utility.default_action
     columns: dict[str, object] = {
         "at": [unit.at for unit in units],

@@ -79,7 +79,7 @@ def measured_values(
     if not names:
         return {}
     with db.read() as connection:
-        for start in range(0, len(decisions), _IDS_AT_ONCE):
+        for start in range(0, len(decisions) if names else 0, _IDS_AT_ONCE):
             ids = decisions[start : start + _IDS_AT_ONCE]
             query = select(m.c.decision_id, m.c.name, m.c.value).where(
                 m.c.decision_id.in_(ids), m.c.name.in_(names)

@@ -23,7 +23,6 @@ from services.store.evidence import DecidedUnit
 from services.store.measurements import measured_values
 from services.store.rollouts import RolloutRecord
 from services.telemetry.disagreement import Compared, Disagreement, DisagreementError
-from services.telemetry.measured_payoffs import Amounts
 from services.telemetry.poll import LIMIT, VARIANTS, Limits, Poll
 from services.telemetry.realised import Realised, realise
 
@@ -68,7 +67,8 @@ def add_matured(
         limit=LIMIT,
     )
     try:
-        found = realise(window.rows, utility, amounts=_amounts(db, window.rows, utility))
+        amounts = measured_values(db, [unit.decision_id for unit in window.rows], names=utility.hidden)
+        found = realise(window.rows, utility, amounts=amounts)
     except UtilityError as error:
         poll.missing.update(dict.fromkeys(metrics, f"a decision cannot be priced: {error}"))
         return
@@ -100,13 +100,6 @@ def add_matured(
         poll.missing["utility"] = cursor.skew
     elif "utility" in metrics:
         poll.blocks["utility"] = _utility_block(found, compared)
-
-
-def _amounts(db: Database, units: Sequence[DecidedUnit], utility: UtilitySpec) -> Amounts:
-    """What was measured of the fields that nobody knew when deciding."""
-    if not utility.hidden:
-        return {}
-    return measured_values(db, [unit.decision_id for unit in units], names=utility.hidden)
 
 
 def _compares_where_they_differ(stage: Stage) -> bool:
