@@ -117,7 +117,14 @@ def _run_flow(conductor: Conductor, view: ProgressView, conclude: Callable[[Verd
     try:
         return roll_out(conductor.record.id, conductor.record.candidate, conductor, view.enter, conclude)
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in PREFECTS:
+        if not _is_prefects(error):
             raise
         view.say(f"Prefect does not answer ({type(error).__name__}): the rollout goes on without it")
         return None
+
+
+def _is_prefects(error: BaseException | None) -> bool:
+    """Whether it is an error of Prefect's, or was raised for one."""
+    if error is None:
+        return False
+    return type(error).__module__.partition(".")[0] in PREFECTS or _is_prefects(error.__cause__)

@@ -104,6 +104,8 @@ def prefect_environment(home: Home) -> dict[str, str]:
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "5",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        # Five by default, over a minute for each call: meanwhile nobody polls, and the canary's lease lapses.
+        "PREFECT_CLIENT_MAX_RETRIES": "1",
     }
 
 
