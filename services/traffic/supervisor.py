@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from services.home import LOOPBACK, Home, Ports
@@ -110,7 +111,12 @@ class Supervisor:
             try:
                 self._adopt()
                 while not self._stopping.is_set():
-                    self._tick()
+                    try:
+                        self._tick()
+                    except OSError as error:  # a full disk must not end what runs
+                        self._report("disk", str(error))
+                    else:
+                        self._report("disk", None)
                     self._stopping.wait(TICK_S)
             finally:
                 self._shut_down()
@@ -145,6 +151,7 @@ class Supervisor:
             env={"TRIMTAB_BOOTSTRAP": str(made)},
             cwd=str(self._home.root),
             ready_url=f"http://{LOOPBACK}:{self._home.ports.envoy_admin}/ready",
+            restart_delay_s=0.05,  # nobody is served meanwhile
         )
 
     def _is_ready(self, name: str) -> bool:
@@ -246,7 +253,7 @@ class Supervisor:
             log = self._home.processes / f"{name}.log"
             owned.process, child = spawn(spec.argv, env=env, cwd=Path(spec.cwd), log=log)
             self._children.append(child)
-        except TrafficError as error:
+        except (TrafficError, OSError) as error:
             self._report(name, str(error))
             owned.start_at = now + max(1.0, owned.spec.restart_delay_s)
             return
@@ -311,8 +318,13 @@ class Supervisor:
                 digest="",
             )
         if found != self._written:
-            write_running(self._home, found)
-            self._written = found
+            try:
+                write_running(self._home, found)
+            except OSError as error:  # it is tried again at the next look
+                self._report("running.json", str(error))
+            else:
+                self._report("running.json", None)
+                self._written = found
 
     # -- the end -------------------------------------------------------------------------------------------
 
@@ -359,7 +371,10 @@ def _end_all(processes: Sequence[Identity]) -> None:
 
 def _log(event: str, **facts: object) -> None:
     text = " ".join(f"{key}={value}" for key, value in facts.items())
-    print(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} event={event} {text}".rstrip(), flush=True)
+    with suppress(OSError):  # whoever cannot write its log goes on
+        print(
+            f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} event={event} {text}".rstrip(), flush=True
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from services.home import LOOPBACK, Home, Ports
@@ -74,6 +75,13 @@ def ask(home: Home, path: str = "/decide") -> str:
     return str(httpx.post(url, json={}, headers={"x-unit-id": "u1"}).raise_for_status().json()["name"])
 
 
+def answers(home: Home) -> bool:
+    try:
+        return ask(home) == "one"
+    except httpx.HTTPError:
+        return False
+
+
 @pytest.fixture
 def home(tmp_path: Path, base_port: int) -> Iterator[Home]:
     home = Home(tmp_path / "home", Ports(base_port))
@@ -117,6 +125,23 @@ def test_keeps_a_home_running(served: Home, wait: Callable[..., Any]) -> None:
     start_supervisor(served, [])
     wait_ready(served, "envoy", 20)
     assert ask(served) == "one"
+
+
+def test_a_full_disk_ends_nothing(served: Home, wait: Callable[..., Any]) -> None:
+    """While it can write no byte, it starts again what dies and ends nothing; afterwards the record is right again."""
+    before = running(served)
+    supervisor = supervisor_identity(served)
+    assert supervisor is not None
+    limits = psutil.Process(supervisor.pid)
+    _, most = limits.rlimit(psutil.RLIMIT_FSIZE)
+    limits.rlimit(psutil.RLIMIT_FSIZE, (0, most))
+    os.kill(before["one"].pid, signal.SIGKILL)
+    wait(lambda: answers(served), timeout_s=20, what="release one again")
+    assert running(served)["envoy"] == before["envoy"]
+    limits.rlimit(psutil.RLIMIT_FSIZE, (most, most))
+    wait(lambda: "one" in running(served), timeout_s=20, what="release one on record")
+    assert running(served)["one"].pid != before["one"].pid
+    assert supervisor_identity(served) == supervisor
 
 
 def test_a_killed_supervisor_is_succeeded(served: Home, wait: Callable[..., Any]) -> None:
