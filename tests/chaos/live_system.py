@@ -89,12 +89,13 @@ class Conducting:
 
 @dataclass
 class LiveSystem:
-    """One running home. Make it with `live_system`."""
+    """One running home. Make it with `live_system`. notes: what the users and conductors say, on another disk."""
 
     home: Home
     policies: PolicySet
     first: str
     rows: Path
+    notes: Path
     conductors: list[Conducting] = field(default_factory=list)
 
     @property
@@ -108,7 +109,7 @@ class LiveSystem:
             self.rows,
             actions=self.policies.utility.actions,
             rate_per_s=rate_per_s,
-            folder=self.home.root,
+            folder=self.notes,
             units=units,
         )
 
@@ -134,7 +135,7 @@ class LiveSystem:
         self, candidate: str | None = None, *, fault: str | None = None, env: Mapping[str, str] | None = None
     ) -> Conducting:
         """Conduct a new rollout of this candidate; without one, resume the rollout under way."""
-        log = self.home.root / f"conduct-{time.monotonic_ns()}.log"
+        log = self.notes / f"conduct-{time.monotonic_ns()}.log"
         argv = [sys.executable, str(HERE / "conduct_candidate.py"), "--home", str(self.home.root)]
         argv += ["--base-port", str(self.home.ports.base)]
         argv += [] if candidate is None else ["--candidate", candidate]
@@ -237,9 +238,10 @@ def live_system(state: Path, *, name: str = "chaos") -> Iterator[LiveSystem]:
     try:
         release = _first(home, policies, kept)
         serve_first(home, release)
-        system = LiveSystem(home, policies, release.id, rows)
-        with _closing(system):
-            yield system
+        with tempfile.TemporaryDirectory(prefix="chaos-notes-") as notes:
+            system = LiveSystem(home, policies, release.id, rows, Path(notes))
+            with _closing(system):
+                yield system
     finally:
         take_down(home)
 

@@ -246,7 +246,7 @@ def kill_switch(system: LiveSystem) -> FaultRow:
         safe_at = system.wait_weight(0.0, timeout_s=LEASE_S)
         time.sleep(1.0)
         system.order("abort")
-        conductor.end(timeout_s=60)
+        conductor.end(timeout_s=150)
     took_s = safe_at - killed_at
     return row(system, users, "kill-switch", safe_after_s=took_s, is_met=took_s <= SWITCH_S, kind="kill")
 
@@ -263,7 +263,7 @@ def kill_switch_controller_dead(system: LiveSystem) -> FaultRow:
         finally:
             os.kill(pid, signal.SIGCONT)
         system.order("abort")
-        system.conduct().end(timeout_s=60)
+        system.conduct().end(timeout_s=150)
     took_s = safe_at - killed_at
     return row(
         system,
@@ -285,7 +285,7 @@ def stopped_in_flight(system: LiveSystem) -> FaultRow:
         ordered_at = time.time()
         system.order("abort")
         safe_at = system.wait_weight(0.0, timeout_s=20)
-        conductor.end(timeout_s=60)
+        conductor.end(timeout_s=150)
         time.sleep(2.0)
     in_hand = [
         one

@@ -42,7 +42,7 @@ def canary_fault(
                 struck_at = time.time()
                 strike(system, candidate)
             safe_at = system.wait_weight(0.0, timeout_s=80)
-            conductor.end(timeout_s=60)
+            conductor.end(timeout_s=150)
             time.sleep(1.0)
         return _row(system, users, name, safe_after_s=safe_at - struck_at, phase="rolled_back")
 
@@ -62,7 +62,7 @@ def slow_to_start(system: LiveSystem) -> FaultRow:
             what="an answer of the candidate",
         )
         system.order("abort")
-        conductor.end(timeout_s=60)
+        conductor.end(timeout_s=150)
     row = _row(system, users, "canary-slow-to-start", safe_after_s=None, phase="rolled_back")
     return _noted(
         row,
@@ -102,7 +102,7 @@ def stable_restarted(system: LiveSystem) -> FaultRow:
         time.sleep(12.0)
         weight = system.weight_pct()
         system.order("abort")
-        conductor.end(timeout_s=60)
+        conductor.end(timeout_s=150)
         time.sleep(1.0)
     row = _row(
         system, users, "stable-restarted", safe_after_s=users.gap_s(since=stopped_at), phase="rolled_back"

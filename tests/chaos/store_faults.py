@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +48,12 @@ def database_locked(system: LiveSystem) -> FaultRow:
 
 def disk_full(state: Path) -> FaultRow:
     """The home's own disk (a tmpfs) is full for 16 s: the store, the logs, the supervisor's files."""
-    folder = state / "full-disk"
+    folder = state / "home"
     folder.mkdir()
     options = f"size={DISK_MIB}m"
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
     try:
-        shutil.copytree(state / "first-release", folder / "first-release")
-        with live_system(folder, name="home") as system, at_half(system) as (users, conductor):
+        with live_system(state, name=folder.name) as system, at_half(system) as (users, conductor):
             supervisor, began = supervisor_identity(system.home), time.time()
             _fill(system.home.root / "filler")
             time.sleep(FAULT_S)
@@ -99,14 +98,7 @@ def pages_corrupted(system: LiveSystem) -> FaultRow:
                 opened.write(os.urandom(PAGE))
         safe_at = system.wait_weight(0.0, timeout_s=2 * LEASE_S)
         time.sleep(2.0)
-        db = system.store()
-        try:
-            check = verify(db)
-            said = "the ledger's check says nothing" if check.ok else f"ledger: {check.why}"
-        except StoreError as error:
-            said = f"the store says: {str(error)[:80]}"
-        finally:
-            db.close()
+        said = _check_of(system)
     failed = users.failed()
     return FaultRow(
         fault="database-pages-corrupted",
@@ -118,6 +110,21 @@ def pages_corrupted(system: LiveSystem) -> FaultRow:
         note=failed[0].why if failed else "",
         is_met=not failed and safe_at - began <= LEASE_S and "says nothing" not in said,
     )
+
+
+def _check_of(system: LiveSystem) -> str:
+    """What `trimtab ledger verify` would say of the store."""
+    try:
+        db = system.store()
+    except StoreError as error:
+        return f"the store does not open: {str(error).rpartition('(sqlite3.')[2].partition(chr(10))[0]}"
+    try:
+        check = verify(db)
+        return "the ledger's check says nothing" if check.ok else f"the ledger's check: {check.why}"
+    except StoreError as error:
+        return f"the store: {str(error)[:80]}"
+    finally:
+        db.close()
 
 
 def _taken_up(system: LiveSystem, conductor: Any) -> str:
@@ -179,7 +186,8 @@ def _postgres() -> Iterator[tuple[str, Any]]:
         try:
             yield f"postgresql://trimtab@{LOOPBACK}:{port}/postgres", lambda *words: run("pg_ctl", *words)
         finally:
-            run("pg_ctl", "stop", "-m", "immediate")
+            with suppress(subprocess.CalledProcessError):  # it may have been stopped already
+                run("pg_ctl", "stop", "-m", "immediate")
 
 
 def own_system(fault: Callable[[Path], FaultRow]) -> Fault:
