@@ -43,7 +43,11 @@ def trace(
     try:
         found = trace_decision(db, home, decision)
     except UnknownDecision as error:
-        fail(f"{error}; the shipper brings decisions into the store within a second", code=2)
+        fail(
+            f"{error}, nor is it in the archive; the shipper brings decisions in within a second, "
+            'and an answer with "logged": false never was in a log',
+            code=2,
+        )
     if html is not None:
         from services.trace.page import render_page
 
