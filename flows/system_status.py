@@ -7,6 +7,7 @@ Imports no Prefect.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from rich.console import Group, RenderableType
@@ -17,6 +18,7 @@ from flows.show_progress import gate_table
 from flows.system import is_up
 from flows.wiring import open_store
 from policies.rollout.verdict import Verdict, VerdictError
+from services.control.log_status import read_log_statuses
 from services.control.switch import switched_off
 from services.home import Home
 from services.ledger.ledger import latest
@@ -41,6 +43,8 @@ def system_status(home: Home, service: str) -> dict[str, object]:
     found["traffic"] = None if slots is None else slots.to_json()
     found["processes"] = {name: asdict(process) for name, process in read_running(home).items()}
     found["weight_pct_at_envoy"] = _envoy_weight(home)
+    logs = read_log_statuses(home)
+    found["decision_logs"] = {name: None if one is None else asdict(one) for name, one in logs.items()}
     if (home.root / "trimtab.db").exists():
         db = open_store(home)
         try:
@@ -51,6 +55,7 @@ def system_status(home: Home, service: str) -> dict[str, object]:
             found["telemetry"] = {
                 "shipper_lag_s": None if shipped is None else max(0.0, now - shipped),
                 "watermark_age_s": None if watermark is None else now - watermark,
+                "unlogged": decisions.unlogged_decisions(db),
             }
         finally:
             db.close()
@@ -117,6 +122,14 @@ def render_status(found: dict[str, object]) -> RenderableType:
     if isinstance(telemetry, dict):
         grid.add_row("shipper", f"decisions shipped up to {_ago(telemetry['shipper_lag_s'])}")
         grid.add_row("outcomes", f"known up to {_ago(telemetry['watermark_age_s'])}")
+        for release, count in telemetry["unlogged"].items():
+            grid.add_row(
+                "not logged", Text(f"{count} decisions of {release}, answered on a full disk", "yellow")
+            )
+    for release, log in _mapping(found["decision_logs"]).items():
+        if isinstance(log, dict) and log["missed"]:
+            words = f"{log['missed']} decisions of the running {release}: is its disk full?"
+            grid.add_row("not logged", Text(words, "red"))
     replay = found.get("replay")
     if isinstance(replay, dict):
         grid.add_row(
@@ -127,6 +140,10 @@ def render_status(found: dict[str, object]) -> RenderableType:
     if isinstance(rollout, dict):
         parts += _render_rollout(rollout)
     return Group(*parts)
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _render_rollout(rollout: dict[str, object]) -> list[RenderableType]:

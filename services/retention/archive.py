@@ -93,15 +93,6 @@ def erase_before(archive: Path, day: date) -> tuple[ArchivedDay, ...]:
     return gone
 
 
-def find_decision(archive: Path, decision_id: str) -> dict[str, object] | None:
-    """An archived decision, as its row in the store was; None where the archive does not hold it."""
-    parts = sorted((archive / "decisions").glob("day=*/part-*.parquet"))
-    if not parts:
-        return None
-    found = pl.scan_parquet(parts).filter(pl.col("decision_id") == decision_id).head(1).collect()
-    return next(found.iter_rows(named=True), None)
-
-
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:

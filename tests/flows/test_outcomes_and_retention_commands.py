@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from flows.command_line import app
 from flows.wiring import locate_home, make_home, open_store
 from services.store import decisions as store
-from services.store.decisions import DecisionRow
+from services.store.decisions import DecisionRow, LogGap
 
 RUNNER = CliRunner()
 DAY_S = 86_400.0
@@ -78,6 +78,16 @@ def test_retention_runs_dry_then_for_good_and_shows_what_is_kept(now: float) -> 
     (entry,) = invoke("ledger", "show", "--kind", "retention")
     assert entry["body"]["deleted"]["decisions"] == 1
     assert invoke("retention", "run", "--older-than", "5d")["deleted"]["decisions"] == 0
+
+
+def test_status_tells_of_decisions_that_no_log_has(now: float) -> None:
+    """What a full disk kept out of the logs is said to people and machines, by release."""
+    db = open_store(locate_home())
+    with db.write() as connection:
+        store.upsert_gaps(connection, [LogGap("g", "rel", now, now + 1, 40)])
+    db.close()
+    assert invoke("status")["telemetry"]["unlogged"] == {"rel": 40}
+    assert "40 decisions of rel, answered on a full disk" in RUNNER.invoke(app, ["status"]).output
 
 
 @pytest.mark.parametrize(
