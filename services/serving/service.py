@@ -8,7 +8,6 @@ import. This file and assemble_bento.py alone import bentoml; neither may import
 
 import os
 import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +105,7 @@ class DecisionService:
             stamps=Stamps(
                 clock=time.time,
                 timer_ms=lambda: time.perf_counter() * 1000,
-                new_id=lambda: uuid.uuid4().hex,
+                new_id=lambda: os.urandom(16).hex(),
             ),
             fault=settings.fault,
             switches_file=settings.switches_file,

@@ -60,8 +60,7 @@ class SingleRow:
             payoffs = [(if0(row), if1(row)) for if0, if1 in self._payoffs]
         except _FAULTS:
             return None
-        probabilities = scorer.calibration.apply(forward(scorer.architecture, scorer.weights, encoded))
-        p0, p1 = probabilities[0].tolist()
+        p0, p1 = self._probabilities(forward(scorer.architecture, scorer.weights, encoded))
         low, high = self._low, self._high
         if not (p0 >= 0 and p1 >= 0 and abs(p0 + p1 - 1) <= 1e-5):
             return None
@@ -81,13 +80,22 @@ class SingleRow:
         threshold = _threshold(*payoffs) if len(payoffs) == 2 else None
         return Decisions(
             actions=np.array([action], dtype=np.intp),
-            probabilities=probabilities,
+            probabilities=np.array([[p0, p1]]),
             expected_utility=np.array([expected]),
-            scores=probabilities[:, 1],
+            scores=np.array([p1]),
             thresholds=None if threshold is None else np.array([threshold]),
             lead=np.array([first - second]),
             predicted={},
         )
+
+    def _probabilities(self, logits: NDArray[np.float32]) -> tuple[float, float]:
+        """As the calibration's `apply`, for logits (1, 2)."""
+        slope, (bias0, bias1) = self._scorer.calibration.slope, self._scorer.calibration.bias
+        logit0, logit1 = logits[0].tolist()
+        apart = (slope * logit1 + bias1) - (slope * logit0 + bias0)
+        less = float(np.exp(-abs(apart)))  # the greater of the two powers is 1
+        power0, power1 = (1.0, less) if apart <= 0 else (less, 1.0)
+        return power0 / (power0 + power1), power1 / (power0 + power1)
 
     def agrees(self, row: Row, columns: Mapping[str, NDArray[Any]]) -> bool:
         """Whether every number is the Scorer's for a row that is also given as columns (1,). Raises: ScorerError."""

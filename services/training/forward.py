@@ -156,15 +156,20 @@ def with_fields(
 
 
 def _network(architecture: Architecture, weights: Weights, encoded: Encoded) -> NDArray[np.float32]:
-    embedded = [
-        weights[f"embedding.{j}"][encoded.categories[:, j]] for j in range(len(architecture.embeddings))
-    ]
+    tables = [weights[f"embedding.{j}"] for j in range(len(architecture.embeddings))]
+    if len(encoded.categories) == 1:  # slices are much cheaper than look-ups, and most requests have one row
+        embedded = [
+            table[at : at + 1] for table, at in zip(tables, encoded.categories[0].tolist(), strict=True)
+        ]
+    else:
+        embedded = [table[column] for table, column in zip(tables, encoded.categories.T, strict=True)]
     units: NDArray[np.float32] = np.concatenate([encoded.numeric, *embedded], axis=1)
     last = len(architecture.widths) - 2
     for i in range(last + 1):
-        units = units @ weights[f"layer.{i}.weight"].T + weights[f"layer.{i}.bias"]
+        units = units @ weights[f"layer.{i}.weight"].T
+        units += weights[f"layer.{i}.bias"]
         if i < last:
-            units = np.maximum(units, np.float32(0.0))
+            np.maximum(units, np.float32(0.0), out=units)
     return units
 
 
