@@ -37,6 +37,7 @@ def explain_utility(
         Section(
             "Which numbers are in doubt, those first that move decisions most", _doubts(utility, typical)
         ),
+        Section("Which of them are measured afterwards", _measured(utility)),
         Section("What was expected before it was measured", _expected(utility)),
         Section(
             "Changes, newest first",
@@ -227,6 +228,16 @@ def _from(chance: float) -> str:
 def _why(one: Parameter, utility: UtilitySpec) -> str:
     reasons = {quantity.name: quantity.why for quantity in utility.quantities}
     return f" {reasons[one.owner]}" if one.kind == "quantity" else ""
+
+
+def _measured(utility: UtilitySpec) -> tuple[str, ...]:
+    lines = []
+    for one in utility.quantities:
+        if one.measured is not None:
+            per = one.measured.per
+            what = "the mean of" if per is None else f"over the sum of {per.text}, the sum of"
+            lines.append(f"{one.name}: {what} the amount {one.measured.amount} that outcomes carry.")
+    return tuple(lines)
 
 
 def _expected(utility: UtilitySpec) -> tuple[str, ...]:

@@ -96,6 +96,17 @@ def test_everything_that_the_file_says_is_said() -> None:
     assert text.index("call_cost is 1") < text.index("margin is") < text.index("cap is 5000")
 
 
+def test_what_measures_a_number_afterwards_is_said() -> None:
+    """A mean, or one sum over another; a file that names no amount says nothing of it."""
+    text = said()
+    assert "call_cost: the mean of the amount call_cost that outcomes carry." in text
+    assert (
+        "deposited_share: over the sum of clip(balance, 0, cap), the sum of the amount deposited that outcomes carry."
+        in text
+    )
+    assert "measured afterwards" not in said(THREE, (Typical("amount", 100.0, 500.0, 900.0, 0.0, 1000.0),))
+
+
 def test_more_actions_and_an_overdue_review_are_said_as_well() -> None:
     """Three actions give two turns; a review that was due is called overdue."""
     text = said(THREE, (Typical("amount", 200.0, 1000.0, 3000.0, 100.0, 5000.0),))
