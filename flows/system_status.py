@@ -32,6 +32,7 @@ from services.store.rollouts import RolloutRecord
 from services.traffic.admin import EnvoyAdmin
 from services.traffic.errors import TrafficError
 from services.traffic.records import read_running
+from services.traffic.throttle import read_throttle
 from services.traffic.traffic import Traffic
 
 
@@ -43,6 +44,7 @@ def system_status(home: Home, service: str) -> dict[str, object]:
     found["traffic"] = None if slots is None else slots.to_json()
     found["processes"] = {name: asdict(process) for name, process in read_running(home).items()}
     found["weight_pct_at_envoy"] = _envoy_weight(home)
+    found["throttle"] = asdict(read_throttle(home))
     logs = read_log_statuses(home)
     found["decision_logs"] = {name: None if one is None else asdict(one) for name, one in logs.items()}
     if (home.root / "trimtab.db").exists():
@@ -114,6 +116,12 @@ def render_status(found: dict[str, object]) -> RenderableType:
     weight = found["weight_pct_at_envoy"]
     if found["up"] or isinstance(weight, float):
         grid.add_row("weight", f"{weight:g} % at Envoy" if isinstance(weight, float) else _error(weight))
+    for limited, per_s in _mapping(found["throttle"]).items():
+        if per_s is not None:
+            variant = limited.removesuffix("_per_s")
+            grid.add_row(
+                "throttled", Text(f"{variant}: at most {per_s} a second (trimtab throttle)", "yellow")
+            )
     off = found.get("switched_off")
     for one in off if isinstance(off, list) else []:
         words = f"switched off for everyone by {one['by']}: {one['reason']}"
