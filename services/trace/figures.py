@@ -35,7 +35,7 @@ def utilities(actions: Sequence[ActionValue], unit: str) -> str:
         parts += [
             _text(_LEFT - 10, y + 15, name, "end strong" if one.is_taken else "end"),
             f'<rect class="bar {kind}" x="{left:.1f}" y="{y}" width="{max(right - left, 2):.1f}" height="22" rx="3"/>',
-            _text(max(right, scale(0.0)) + 8, y + 15, _signed(one.expected)),
+            _text(max(right, scale(0.0)) + 8, y + 15, signed(one.expected)),
         ]
         if one.priced is not None and abs(one.priced - one.expected) > 1e-9:
             x = scale(one.priced)
@@ -84,7 +84,7 @@ def features(found: Explanation) -> str:
             _text(180, y + 13, _short(label, 25), "end"),
             f'<rect class="bar {"up" if contribution > 0 else "down"}" x="{left:.1f}" y="{y}" '
             f'width="{max(right - left, 1.5):.1f}" height="17" rx="2"/>',
-            _text(right + 6, y + 13, _signed(contribution), "muted"),
+            _text(right + 6, y + 13, signed(contribution), "muted"),
         ]
     y = 34 + 24 * len(steps)
     parts.append(_row_mark(scale(end), y + 4, "this row", f"{end:+.3f}"))
@@ -157,6 +157,11 @@ def timeline(
     return _svg(190, parts, "The canary's weight over the rollout, and this decision", width=FULL)
 
 
+def signed(value: float) -> str:
+    """With its sign, or a plain 0."""
+    return f"{value:+.3f}" if abs(value) >= 5e-4 else "0"
+
+
 class _Scale:
     """From a number to a place, linear; a span of nothing is widened."""
 
@@ -176,10 +181,6 @@ def _row_mark(x: float, y: float, name: str, value: str) -> str:
 def _inside(x: float, width: int = HALF) -> float:
     """A place for a centred label that does not leave the drawing."""
     return min(max(x, 70.0), width - 70.0)
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}" if abs(value) >= 5e-4 else "0"
 
 
 def _text(x: float, y: float, words: str, kind: str = "") -> str:

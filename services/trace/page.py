@@ -72,11 +72,13 @@ def _why_action(trace: Trace) -> str:
         words.append(f"<strong>{again.explanation.lead:.3f} {escape(trace.unit)}</strong> {others}")
     if trace.gated is not None:
         instead = trace.gated["instead_of"]
-        off = ", ".join(str(name) for name in _list(trace.gated["off"]))
-        changed = (
-            f"instead of <strong>{escape(str(instead))}</strong>" if instead else "which changed nothing here"
+        off = ", ".join(one.action for one in trace.actions if one.is_off)
+        would = (
+            f"else it were <strong>{escape(str(instead))}</strong>"
+            if instead
+            else "which changed nothing here"
         )
-        words.append(f"{escape(off)} switched off for everyone, {changed}")
+        words.append(f"{escape(off)} is switched off for everyone, {would}")
     drawn = figures.utilities(trace.actions, trace.unit)
     if len(trace.outcomes) == 2 and row.score is not None:
         drawn += figures.probability(row.score, None if again is None else again.threshold, trace.outcomes[1])
@@ -126,11 +128,11 @@ def _came_of_it(trace: Trace) -> str:
         pairs |= {"happened": _time(told.at), "told": _time(told.received_at)}
         if told.conflicts:
             pairs["told otherwise"] = f"{told.conflicts} times; the latest event stands"
-    pairs |= {f"for {name}": f"{value:+.3g}" for name, value in found.by_stakeholder.items()}
+    pairs |= {f"for {name}": figures.signed(value) for name, value in found.by_stakeholder.items()}
     if found.utility is not None:
         expected = next((one.expected for one in trace.actions if one.is_taken), None)
-        beside = "" if expected is None else f"; {expected:+.3f} was expected"
-        words = f"<strong>{found.utility:+.3f} {escape(trace.unit)}</strong> realised{beside}."
+        beside = "" if expected is None else f"; {figures.signed(expected)} was expected"
+        words = f"<strong>{figures.signed(found.utility)} {escape(trace.unit)}</strong> realised{beside}."
     else:
         words = f"Realised utility: {escape(found.why)}."
     return _section("What came of it", words, _pairs(pairs))
@@ -268,10 +270,6 @@ def _ledger_words(trace: Trace) -> str:
     if check.ok:
         return f"Ledger whole: {check.entries} entries, head {check.head.hash[:16]}."
     return f"LEDGER BROKEN at entry {check.first_bad}: {check.why}."
-
-
-def _list(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
 
 
 def _time(at: float) -> str:
