@@ -45,7 +45,17 @@ def rollout_errors_beside(utility: UtilitySpec, rollout: RolloutPolicy, document
 
 def rollout_warnings_beside(utility: UtilitySpec, rollout: RolloutPolicy, document: Document) -> list[Issue]:
     """What is doubtful in a rollout policy that has its utility spec beside it."""
-    return plan_warnings(rollout, document, payoff_range=utility.range)
+    gaps = [one.name for one in utility.constraints if one.kind == "action_rate_gap"]
+    unjudged = [
+        document.issue(
+            ("gates", at, "metric"),
+            f"judges the groups of constraint '{gaps[0]}' alone, the first of its kind in utility.yaml: live nobody "
+            f"judges {', '.join(gaps[1:])}",
+        )
+        for at, gate in enumerate(document.data["gates"])
+        if gate["metric"] == "call_rate_gap" and len(gaps) > 1
+    ]
+    return [*unjudged, *plan_warnings(rollout, document, payoff_range=utility.range)]
 
 
 def _unproduced(gate: Gate, utility: UtilitySpec) -> Iterator[Found]:

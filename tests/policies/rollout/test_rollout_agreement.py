@@ -161,3 +161,21 @@ def test_a_latency_constraint_without_a_gate_is_refused() -> None:
     )
     assert len(errors) == 1
     assert "must hold one that judges constraint 'fast'" in errors[0]
+
+
+def test_a_second_gap_that_no_gate_judges_is_pointed_out() -> None:
+    """The live metric knows one pair of groups, the first; nobody watches the other constraint on live traffic."""
+    second = """  - name: gap_by_balance
+    kind: action_rate_gap
+    domain: compliance
+    action: call
+    groups: {field: balance, upTo: 0}
+    atMost: 0.5
+    rationale: Of this test alone.
+"""
+    _, warnings = beside(
+        utility=("# What is expected, registered", f"{second}# What is expected, registered")
+    )
+    assert len(warnings) == 1
+    assert "judges the groups of constraint 'call_rate_gap_by_age' alone" in warnings[0]
+    assert "live nobody judges gap_by_balance" in warnings[0]
