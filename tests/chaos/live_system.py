@@ -331,5 +331,6 @@ def ledger_line(found: Sequence[LedgerEntry]) -> str:
     for entry in reversed(found):
         verdict: Any = entry.body.get("verdict")
         if isinstance(verdict, Mapping) and verdict["decision"] != "HOLD":
-            return f"{verdict['decision']} {verdict['reason']}: {verdict['detail']}"
+            detail = "; ".join(verdict["detail"].split("; ")[:2])
+            return f"{verdict['decision']} {verdict['reason']}: {detail}"
     return found[-1].kind if found else ""
