@@ -1,10 +1,12 @@
 """Everything behind one decision: as it was decided, assigned, judged and realised; what cannot be told says why."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -58,6 +60,21 @@ def test_all_of_a_decision_is_told(traced: Any, world: Any, called: Row) -> None
     assert found.request is not None
     assert found.request.duration_ms == 3.5
     assert found.ledger.ok
+
+
+def test_the_page_needs_nothing_else(traced: Any, called: Row, tmp_path: Path) -> None:
+    """No script, no address, every drawing well-formed with finite places; the numbers are the record's."""
+    answer = traced.decide(called)
+    page = render_page(trace_decision(traced.db, traced.home, answer["decision_id"]), folder=tmp_path)
+    assert not re.search(r"<script|https?:|@import|url\(", page)
+    drawings = re.findall(r"<svg.*?</svg>", page)
+    assert len(drawings) == 5  # utilities, probability, features, slots, timeline
+    for drawing in drawings:
+        parts = ElementTree.fromstring(drawing).iter()  # noqa: S314 — our own page
+        values = [value for part in parts for value in part.attrib.values()]
+        assert not any(re.search("nan|inf", value) for value in values)
+    assert f"subscribed {answer['score']:.3f}" in page
+    assert "slot 1,212" in page
 
 
 def test_the_unit_and_sensitive_values_are_nowhere(traced: Any, called: Row, tmp_path: Path) -> None:
