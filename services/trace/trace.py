@@ -47,7 +47,8 @@ from services.trace.offline_verdicts import offline_verdicts
 from services.trace.recomputed import NotRecomputed, Recomputed, ReleaseReader
 from services.trace.traced import ActionValue, JudgedStage, PersonsWord, Realised, Trace, TracedRollout
 
-_BY_PEOPLE = ("order", "order_refused", "kill", "frozen")
+_BY_PEOPLE = ("order", "order_refused", "kill", "frozen", "throttle")
+_NOT_KNOWN = "(not shown: the contract that says which fields are sensitive cannot be read)"
 
 
 def trace_decision(db: Database, home: Home, decision_id: str) -> Trace:
@@ -71,7 +72,7 @@ def trace_decision(db: Database, home: Home, decision_id: str) -> Trace:
         request=found.request,
         others=found.others,
         assignment=_assignment(found, then, rollout),
-        row=logged if reader is None else reader.shown_row(logged),
+        row=dict.fromkeys(logged, _NOT_KNOWN) if reader is None else reader.shown_row(logged),
         unit="" if spec is None else spec.unit,
         outcomes=() if spec is None else spec.outcomes,
         actions=_actions(row, spec, recomputed),

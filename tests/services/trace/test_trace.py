@@ -175,6 +175,8 @@ def test_an_altered_release_is_said(traced: Any, called: Row) -> None:
     assert "calibration.json: content must be" in found.release_trouble
     assert found.assignment.agrees
     assert "calibration.json" in found.not_recomputed
+    assert set(found.row) == set(called)
+    assert {str(value)[:10] for value in found.row.values()} == {"(not shown"}
 
 
 def test_a_decision_that_its_release_would_not_take_is_found_out(traced: Any, called: Row) -> None:
