@@ -18,7 +18,7 @@ from services.rollout.left_undone import missing_reports
 from services.rollout.live_report import LiveReports
 from services.rollout.sole_conductor import sole_conductor
 from services.rollout.stage import StageContext
-from services.store import orders
+from services.store import orders, rollouts
 from services.store.rollouts import RolloutRecord
 
 OnVerdict = Callable[[Verdict, str], None]
@@ -52,6 +52,8 @@ def conduct(
         view.poll(progress)
 
     with sole_conductor(world.home, record.service):
+        # As it stands now: between reading it and having the lock, another conductor may have lived and died.
+        record = rollouts.load(world.db, record.id)
         make = Conductor.resume if resumed else Conductor
         conductor = make(world, record, watch=watch, report=reports.submit)
         try:
