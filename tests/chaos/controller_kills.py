@@ -1,8 +1,8 @@
 """Faults of the controller: SIGKILL before and after every effect, every ledger entry and every save of a rollout.
 
 Each script of events is conducted once undisturbed, which tells its moments; then once more with a candidate of its
-own, its conductor killed at each of these moments in turn and taken up again. Users call all the while. Long: `make
-chaos`; short, the steps alone: tests/e2e/test_controller_kills.py.
+own, its conductor killed at each of these moments in turn and taken up again. Users call all the while. The short form,
+before and after each step alone, is tests/e2e/test_controller_kills.py.
 """
 
 import sys
@@ -87,21 +87,39 @@ class Survived:
         )
 
 
-def survive(system: LiveSystem, script: Script, *, only_steps: bool, lease_waits: int = 2) -> Survived:
-    """Conduct the script undisturbed, then killed at each of its moments. only_steps: at those of the steps alone."""
+@dataclass(frozen=True)
+class Plan:
+    """The moments at which a script's conductors are killed, in order, and the verdicts that must come all the same."""
+
+    moments: tuple[str, ...]
+    verdicts: tuple[tuple[str, str, str], ...]
+
+
+def undisturbed(system: LiveSystem, script: Script) -> Plan:
+    """Conduct the script with nobody killed once it has begun: all its moments, and its verdicts."""
+    candidate = system.forge(f"{script.name}-{time.time_ns()}", stages=QUICK)
+    with (
+        conductors_of(system.home) as conductors,
+        system.load(rate_per_s=RATE_PER_S, units=f"{script.name}-before-"),
+    ):
+        if script.begins_at is not None:
+            _die_and_order(system, conductors, script, candidate)
+        life = conductors.live(candidate, fault=script.fault)
+    moments = dict.fromkeys(one for one in life.moments if not one.endswith(script.unsure))
+    return Plan(tuple(moments), tuple(conclusions(system.ledger(system.rollout()["id"]))))
+
+
+def survive(system: LiveSystem, script: Script, plan: Plan, *, lease_waits: int = 2) -> Survived:
+    """Conduct the script with a candidate of its own, killed at each moment of the plan in turn, and look at all."""
     began, found = time.monotonic(), Survived(script)
+    candidate = system.forge(f"{script.name}-{time.time_ns()}", stages=QUICK)
+    champion = stable_release(system.home) or ""
     with (
         conductors_of(system.home) as conductors,
         system.load(rate_per_s=RATE_PER_S, units=f"{script.name}-") as users,
         Watching(system) as watching,
     ):
-        undisturbed = system.forge(f"{script.name}-{time.time_ns()}", stages=QUICK)
-        moments = _moments(_begin(system, conductors, script, undisturbed), script)
-        wanted = conclusions(system.ledger(system.rollout()["id"]))
-        chosen = [one for one in moments if not only_steps or _is_of_a_step(one)]
-        since, candidate = time.time(), system.forge(f"{script.name}-{time.time_ns()}", stages=QUICK)
-        champion = stable_release(system.home) or ""
-        deaths = _kill_at_each(system, conductors, script, candidate, chosen, found, lease_waits)
+        deaths = _kill_at_each(system, conductors, script, candidate, plan.moments, found, lease_waits)
         time.sleep(1.0)
         answers = users.answers()
     rollout = system.rollout()
@@ -111,24 +129,16 @@ def survive(system: LiveSystem, script: Script, *, only_steps: bool, lease_waits
     allowed = allowed_by_ledger(
         entries, champion=champion, candidate=candidate, deaths=deaths, lease_s=LEASE_S
     )
-    mine = [one for one in answers if one.at >= since and one.release in (champion, candidate)]
-    found.broken += forbidden_answers(allowed, mine)
+    found.broken += forbidden_answers(allowed, answers)
     found.broken += watching.seen
     found.broken += broken_records(system, rollout["id"])
     found.broken += orphans(system, [candidate if script.ends == "promoted" else champion])
     if (rollout["phase"], rollout["ended"]) != (script.ends, True):
         found.broken.append(f"ended {rollout['phase']}, not {script.ends}")
-    if conclusions(entries) != wanted:
-        found.broken.append(f"the verdicts are {conclusions(entries)}, undisturbed they were {wanted}")
+    if tuple(conclusions(entries)) != plan.verdicts:
+        found.broken.append(f"the verdicts are {conclusions(entries)}, undisturbed they were {plan.verdicts}")
     found.took_s = time.monotonic() - began
     return found
-
-
-def _begin(system: LiveSystem, conductors: Conductors, script: Script, candidate: str) -> Life:
-    """Undisturbed but for the orders, which are given while nobody conducts; the life to be killed."""
-    if script.begins_at is not None:
-        _die_and_order(system, conductors, script, candidate)
-    return conductors.live(candidate, fault=script.fault)
 
 
 def _die_and_order(system: LiveSystem, conductors: Conductors, script: Script, candidate: str) -> Life:
@@ -148,7 +158,7 @@ def _kill_at_each(
     conductors: Conductors,
     script: Script,
     candidate: str,
-    chosen: Sequence[str],
+    moments: Sequence[str],
     found: Survived,
     lease_waits: int,
 ) -> list[float]:
@@ -157,7 +167,7 @@ def _kill_at_each(
     if script.begins_at is not None:
         deaths.append(_die_and_order(system, conductors, script, candidate).ended_at)
         found.kills += 1
-    for moment in chosen:
+    for moment in moments:
         life = conductors.live(candidate, dies_at=moment, fault=script.fault)
         if life.status == 0:
             found.broken.append(f"{moment} never came")
@@ -172,19 +182,9 @@ def _kill_at_each(
     return deaths
 
 
-def _moments(life: Life, script: Script) -> list[str]:
-    """Its moments, each once, in order, that come whoever dies in between."""
-    return [one for one in dict.fromkeys(life.moments) if not one.endswith(script.unsure)]
-
-
-def _is_of_a_step(moment: str) -> bool:
-    """`before canary-25 set_weight`, not `before canary-25 set_weight ledger effect`."""
-    return len(moment.split()) == 3 and not moment.endswith((" poll", " record", " ledger", " save"))
-
-
 def _fault(script: Script) -> Any:
     def run(system: LiveSystem) -> FaultRow:
-        found = survive(system, script, only_steps=False)
+        found = survive(system, script, undisturbed(system, script))
         print(f"{script.name}: {found.kills} kills in {found.took_s:.0f} s", file=sys.stderr, flush=True)
         return found.row()
 
