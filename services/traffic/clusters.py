@@ -64,7 +64,15 @@ def all_clusters(folder: Path, rtds_port: int, settings: EnvoySettings) -> list[
             **_other_priority(),
         }
     )
-    again = _retries({"retry_on": "reset,connect-failure", **_other_priority()})
+    # Stable's own restart takes seconds: who cannot reach it waits for it, up to the route's time limit.
+    again = _retries(
+        {
+            "retry_on": "reset,connect-failure",
+            "num_retries": 20,
+            "retry_back_off": {"base_interval": "0.2s", "max_interval": "1s"},
+            **_other_priority(),
+        }
+    )
     return [
         {**_release(folder, STABLE, STABLE, again), **watched},
         {**_release(folder, CANARY, CANARY, {}), **watched},

@@ -139,3 +139,20 @@ def test_mirror_reaches_shadow_only(plane: Any, wait: Callable[..., Any]) -> Non
     assert max(answer.took_s for answer in plane.load(50, 1.0)) < 1.0
     plane.slots()
     wait(lambda: not plane.admin.mirror_on(), what="the mirror off")
+
+
+def test_who_meets_a_restarting_stable_waits_for_it(plane: Any) -> None:
+    """Killed and back after 3 s: users wait for it; only what it had in hand may be lost. Last here: Envoy has ejected it."""
+    stable = plane.upstreams["a"]
+
+    def restart() -> None:
+        stable.kill()
+        time.sleep(3.0)
+        stable.start()
+
+    answers = plane.load(40, 6.0, during=restart)
+    failed = [answer for answer in answers if answer.status != 200]
+    waited_s = max(answer.took_s for answer in answers)
+    print(f"failed {len(failed)} of {len(answers)}, waited {waited_s:.1f} s at most")
+    assert len(failed) <= 1
+    assert 2.0 < waited_s < 6.0
