@@ -75,7 +75,7 @@ class Conductors:
 @contextmanager
 def conductors_of(home: Home) -> Iterator[Conductors]:
     """Conductors of this home; the server that forks them ends with the block."""
-    folder = home.root / "lives"
+    folder = home.root / "lives" / str(time.monotonic_ns())
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "server.log").open("ab") as log:
         server = subprocess.Popen(
