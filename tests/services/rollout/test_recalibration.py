@@ -65,12 +65,19 @@ def parent(home: Home, parts: Any, policies: PolicySet) -> Release:
     return parent_in(home, parts, policies, rates={"not_subscribed": 0.6, "subscribed": 0.4})
 
 
-def parent_in(home: Home, parts: Any, policies: PolicySet, *, rates: dict[str, float]) -> Release:
+def parent_in(
+    home: Home,
+    parts: Any,
+    policies: PolicySet,
+    *,
+    rates: dict[str, float],
+    calibration: Calibration = BELIEVED,
+) -> Release:
     """A made-up network, sharper than most, that believes in too many subscribers."""
     return write_release(
         home.releases,
         service=SERVICE,
-        candidate=replace(parts, calibration=BELIEVED),
+        candidate=replace(parts, calibration=calibration),
         operating_point=OperatingPoint(shift=(0.0, 0.0)),
         policies=policies.texts,
         provenance={
@@ -149,6 +156,15 @@ def test_the_weights_stay_and_more_is_earned(
     assert recorded == ["verdict", "aligned", "recalibrated", "release_packed"]
     verdict = entries(db, kind="verdict")[0].body["verdict"]
     assert (verdict["stage"], verdict["decision"]) == ("alignment", "ADVANCE")
+
+
+def test_a_network_that_was_trained_to_decide_is_refused(
+    home: Home, db: Database, policies: PolicySet, parts: Any, later: OutcomeRows
+) -> None:
+    """Its scores are no probabilities, so that no method fits: it says so, and to retrain."""
+    trained = parent_in(home, parts, policies, rates={}, calibration=Calibration.none(2))
+    with pytest.raises(RecalibrationError, match="its scores are no probabilities"):
+        recalibrate_release(job_in(home, db, policies, trained), trained, later, method="calibration")
 
 
 def test_too_few_to_judge_is_refused(
