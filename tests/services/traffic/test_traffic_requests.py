@@ -142,7 +142,7 @@ def test_mirror_reaches_shadow_only(plane: Any, wait: Callable[..., Any]) -> Non
 
 
 def test_who_meets_a_restarting_stable_waits_for_it(plane: Any) -> None:
-    """Killed and back after 3 s: users wait for it; only what it had in hand may be lost. Last here: Envoy has ejected it."""
+    """Killed and back after 3 s: users wait; only what it had in hand may be lost. Last here, for it stays ejected."""
     stable = plane.upstreams["a"]
 
     def restart() -> None:
