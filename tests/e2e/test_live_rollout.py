@@ -136,6 +136,29 @@ def test_control_service_hangs(at_quarter: AtQuarter) -> None:
     assert live.failed() == 0
 
 
+def test_two_conductors(at_quarter: AtQuarter) -> None:
+    """One that comes while another conducts says so and stops. Of two that take up a dead one's rollout at the same
+    instant, one conducts, the other says so and stops; the rollout is taken up once."""
+    live, work = at_quarter.live, at_quarter.live.workplace
+    late = work.trimtab("rollout", "resume", "--without-prefect")
+    assert (late.returncode, "another process conducts" in late.stderr) == (1, True)
+    assert at_quarter.conductor.process.poll() is None
+    at_quarter.conductor.kill()
+    before = live.kinds(at_quarter.rollout_id).count("rollout_resumed")
+    rivals = [live.conduct("resume", "--without-prefect") for _ in range(2)]
+    deadline = time.monotonic() + 60
+    while all(one.process.poll() is None for one in rivals):
+        assert time.monotonic() < deadline, "both conduct"
+        time.sleep(0.1)
+    (loser,) = (one for one in rivals if one.process.poll() is not None)
+    assert (loser.process.returncode, "another process conducts" in loser.tail()) == (1, True)
+    live.conductors.remove(loser)
+    live.wait_weight(25.0, timeout_s=60)
+    assert at_quarter.conductor.process.poll() is None
+    assert live.kinds(at_quarter.rollout_id).count("rollout_resumed") == before + 1
+    assert live.failed() == 0
+
+
 def test_hold_resume_promote(at_quarter: AtQuarter) -> None:
     """Held, a stage is not passed even by promote; resumed, `promote` passes it with reason `approved`, on to full
     traffic and to promoted, without a failed request; the ledger names who and why."""
