@@ -1,11 +1,11 @@
 """Fields that a payoff reads and nobody knows yet when deciding: predicted, and put in their place.
 
 utility.yaml names such a field under `hiddenWhenDeciding`; the contract says when it is known (`availableAt`). A second
-small network beside the one for the outcomes, on the same inputs, learns its value where a payoff needs it: on the rows
-of those outcomes whose payoffs read it. So what is predicted is the mean given the row and such an outcome; payoffs
-that are linear in the field get the expected payoff exactly, and what an action earns is expected rightly even where
-the value hangs on the outcome (an order's amount is known of buyers only). A payoff that bends in the field (clip, log)
-is read at the mean, which is near, not exact.
+small network beside the one for the outcomes, on the same inputs, learns its value from all rows that have one, and a
+straight line brings the predictions to the rows of those outcomes whose payoffs read it: an amount may be known of
+buyers only, or be another where somebody buys. So what is predicted is the mean given the row and such an outcome.
+Payoffs that are linear in the field get the expected payoff; one that bends in it (clip, log) is read at the mean,
+which is near, not exact.
 Source: Zadrozny and Elkan, "Learning and Making Decisions When Costs and Probabilities are Both Unknown", KDD 2001.
 
 numpy only: serving imports this file, so it must never import torch.

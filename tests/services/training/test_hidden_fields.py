@@ -110,6 +110,29 @@ def test_it_earns_nearly_what_one_earns_who_knows_chances_and_mean_sizes(
     assert lower - 0.05 < earned[0] < upper + 0.05
 
 
+def test_values_of_other_outcomes_teach_but_do_not_mislead(
+    orders: Callable[..., Columns], shop: TrainingContract, hiding: UtilitySpec
+) -> None:
+    """Where everybody's size is known but who does not buy would have ordered half, what is predicted is the size of
+    those who buy."""
+    columns = orders(8000, seed=7)
+    columns["size"] = columns["true_size"] * np.where(bought(columns), 1.0, 0.5)
+    slices = time_slices(columns, TimePlan())
+    chosen = train(
+        slices.fit,
+        slices.validation,
+        slices.calibration,
+        contract=shop,
+        utility=hiding,
+        seed=0,
+        plan=TrainingPlan(("cross_entropy",)),
+        settings=QUICK,
+    ).chosen
+    fresh = orders(4000, seed=9)
+    predicted = np.asarray(chosen.decided_on(fresh)["size"])
+    assert predicted.mean() == pytest.approx(fresh["mean_size"].mean(), rel=0.1)
+
+
 def test_architecture_and_weights_state_the_field_network(
     trained: Training, orders: Callable[..., Columns]
 ) -> None:
@@ -145,7 +168,7 @@ def test_too_few_values_are_refused(
     slices = time_slices(orders(8000, seed=7), TimePlan())
     fit: Columns = {k: np.array(v) for k, v in slices.fit.items()}
     sold = np.flatnonzero(bought(fit))
-    fit["sold"][sold[49:]] = "n"
+    fit["sold"][sold[49:]], fit["size"][sold[49:]] = "n", np.nan
     with pytest.raises(TrainingError, match="'size' must have a value in 50 rows at least: 49"):
         train(
             fit,
