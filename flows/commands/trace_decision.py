@@ -100,7 +100,7 @@ def _why(found: Trace) -> Iterator[str]:
     if found.gated is not None:
         instead = found.gated["instead_of"]
         off = ", ".join(str(one.action) for one in found.actions if one.is_off)
-        yield f"  gated: {off} switched off for everyone" + (f", instead of {instead}" if instead else "")
+        yield f"  gated: {off} switched off for everyone" + (f", else it were {instead}" if instead else "")
         for switch in found.switched_off:
             yield f"  {switch.action} off since {_time(switch.at)} by {switch.by}: {switch.reason}"
     if found.recomputed is None:
