@@ -14,8 +14,9 @@ import numpy as np
 from policies.gates.explain import Section, duration
 from policies.utility.constraints import Constraint
 from policies.utility.sensitivity import STEP
+from policies.utility.spec_parts import Stakeholder
 from policies.utility.thresholds import Region, Typical, TypicalRow, number, regions, typical_rows
-from policies.utility.utility import Stakeholder, UtilitySpec
+from policies.utility.utility import UtilitySpec
 from policies.utility.varied_payoffs import Parameter, VariedPayoffs
 
 _TYPICAL = (

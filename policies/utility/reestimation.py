@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.language.expression import ExpressionError
-from policies.utility.utility import Columns, Quantity, UtilityError, UtilitySpec
+from policies.utility.spec_parts import Quantity
+from policies.utility.utility import Columns, UtilityError, UtilitySpec
 
 Floats: TypeAlias = NDArray[np.float64]
 Finding: TypeAlias = Literal["agrees", "moved", "outside its range", "too few", "not measured"]

@@ -9,28 +9,32 @@ Learning", IJCAI 2001. Must never import: anything but numpy and policies; no cl
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from policies.language.digest import canonical_sha256
-from policies.language.expression import Expression, ExpressionError, compile_expression
+from policies.language.expression import ExpressionError
 from policies.language.yaml_source import Document, Issue, PolicyError, load_document, parse
 from policies.utility.constraint_file import constraint_of
 from policies.utility.constraints import DEFAULT_ERROR_BUDGET, Constraint
 from policies.utility.contradictions import contradictions
-from policies.utility.utility_file import (
-    PayoffSensitivityFile,
-    QuantityFile,
-    RangeFile,
-    SensitivityFile,
-    StakeholderFile,
-    UtilityFile,
+from policies.utility.spec_parts import (
+    Abstention,
+    Change,
+    Domain,
+    Hypothesis,
+    Quantity,
+    Satisfaction,
+    Stakeholder,
+    quantity_of,
+    stakeholder_of,
 )
+from policies.utility.utility_file import UtilityFile
 from policies.utility.utility_mistakes import cross_check
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -42,108 +46,6 @@ _UNKNOWN = -1
 
 class UtilityError(ValueError):
     """Rows, probabilities or outcomes that the utility spec cannot price."""
-
-
-@dataclass(frozen=True)
-class Measure:
-    """The measured amount that tells a quantity, summed over the decisions that carry it, per the sum of `per`."""
-
-    amount: str
-    per: Expression | None
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """A number that payoffs read by its name; `range`: how far it may be off, inclusive (None: not in doubt).
-
-    `measured`: what tells it afterwards; None where nothing does.
-    """
-
-    name: str
-    value: float
-    unit: str
-    why: str
-    range: tuple[float, float] | None
-    measured: Measure | None = None
-
-
-@dataclass(frozen=True)
-class PayoffRange:
-    """How far one payoff may be off, inclusive: multiplied by a `factor`, or with an `amount` added in its unit."""
-
-    action: str
-    outcome: str
-    by: Literal["factor", "amount"]
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Stakeholder:
-    """Someone who bears the consequences: weight >= 0 (0: heard, not priced), payoffs `[action][outcome]`.
-
-    Payoffs are in `unit`; the weight turns them into the spec's unit. `weight_range` (None: not in doubt) and
-    `payoff_ranges` say how far the numbers may be off; they hold the numbers as they are.
-    """
-
-    name: str
-    weight: float
-    why: str
-    payoffs: tuple[tuple[Expression, ...], ...]
-    unit: str = ""
-    weight_range: tuple[float, float] | None = None
-    payoff_ranges: tuple[PayoffRange, ...] = ()
-
-
-@dataclass(frozen=True)
-class Hypothesis:
-    """What somebody expects of a metric, registered before it is evaluated; the bound is inclusive."""
-
-    name: str
-    statement: str
-    metric: str
-    at_least: float | None
-    at_most: float | None
-    owner: str
-    registered: date
-
-
-@dataclass(frozen=True)
-class Satisfaction:
-    """How satisfied users are: a metric that is measured elsewhere, where, and which direction is better."""
-
-    metric: str
-    source: str
-    unit: str
-    better: Literal["higher", "lower"]
-    owner: str
-
-
-@dataclass(frozen=True)
-class Abstention:
-    """Rows whose best action is uncertain get `action`, at most this share of decisions."""
-
-    action: str
-    at_most: float
-    rationale: str
-
-
-@dataclass(frozen=True)
-class Domain:
-    """Who answers for the bounds of a domain, and the chance that any of them is broken though said to hold."""
-
-    owner: str
-    error_budget: float
-
-
-@dataclass(frozen=True)
-class Change:
-    """One entry of the changelog, newest first."""
-
-    version: int
-    date: date
-    who: str
-    why: str
 
 
 @dataclass(frozen=True)
@@ -250,7 +152,7 @@ def load_utility(text: str, source: str) -> UtilitySpec:
     issues = cross_check(file, document) or contradictions(file, document)
     if issues:
         raise PolicyError(tuple(sorted(issues, key=lambda i: (i.line, i.column))))
-    stakeholders = tuple(_stakeholder(one, file) for one in file.stakeholders)
+    stakeholders = tuple(stakeholder_of(one, file) for one in file.stakeholders)
     cells = [cell for stakeholder in stakeholders for row in stakeholder.payoffs for cell in row]
     return UtilitySpec(
         service=file.service,
@@ -263,7 +165,7 @@ def load_utility(text: str, source: str) -> UtilitySpec:
         default_action=file.default_action,
         outcome_known_after=file.outcome_known_after,
         range=(file.range.low, file.range.high),
-        quantities=tuple(_quantity(one, file) for one in file.quantities),
+        quantities=tuple(quantity_of(one, file) for one in file.quantities),
         stakeholders=stakeholders,
         domains=_domains(file),
         constraints=_constraints(file),
@@ -348,47 +250,6 @@ def _rows(columns: Columns) -> int:
     if not columns:
         raise UtilityError("there are no columns, so the number of rows is unknown")
     return len(next(iter(columns.values())))
-
-
-def _quantity(one: QuantityFile, file: UtilityFile) -> Quantity:
-    found, told = one.sensitivity, one.measured
-    measured = None
-    if told is not None:
-        constants = {other.name: other.value for other in file.quantities}
-        measured = Measure(told.amount, None if told.per is None else compile_expression(told.per, constants))
-    interval = None if found is None else (found.low, found.high)
-    return Quantity(one.name, one.value, one.unit, one.why, interval, measured)
-
-
-def _stakeholder(one: StakeholderFile, file: UtilityFile) -> Stakeholder:
-    constants = {quantity.name: quantity.value for quantity in file.quantities}
-    payoffs = tuple(
-        tuple(compile_expression(str(one.payoffs[action][outcome]), constants) for outcome in file.outcomes)
-        for action in file.actions
-    )
-    sensitivity = one.sensitivity or SensitivityFile()
-    ranges = [
-        PayoffRange(cell.action, cell.outcome, by, found.low, found.high)
-        for cell in sensitivity.payoffs
-        for by, found in _forms(cell)
-    ]
-    weight = sensitivity.weight
-    return Stakeholder(
-        name=one.name,
-        weight=one.weight,
-        why=one.why,
-        payoffs=payoffs,
-        unit=one.unit or file.unit,
-        weight_range=None if weight is None else (weight.low, weight.high),
-        payoff_ranges=tuple(ranges),
-    )
-
-
-def _forms(cell: PayoffSensitivityFile) -> Iterator[tuple[Literal["factor", "amount"], RangeFile]]:
-    if cell.factor is not None:
-        yield "factor", cell.factor
-    if cell.amount is not None:
-        yield "amount", cell.amount
 
 
 def _domains(file: UtilityFile) -> dict[str, Domain]:

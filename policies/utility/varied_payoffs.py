@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.language.expression import Expression, ExpressionError, compile_expression
-from policies.utility.utility import Columns, Floats, Stakeholder, UtilityError, UtilitySpec
+from policies.utility.spec_parts import Stakeholder
+from policies.utility.utility import Columns, Floats, UtilityError, UtilitySpec
 
 ParameterKind = Literal["quantity", "weight", "factor", "amount"]
 

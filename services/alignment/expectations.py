@@ -8,7 +8,8 @@ from typing import Literal
 
 from policies.gates.evidence import Measured
 from policies.utility.constraints import ConstraintResult
-from policies.utility.utility import Hypothesis, UtilitySpec
+from policies.utility.spec_parts import Hypothesis
+from policies.utility.utility import UtilitySpec
 from services.alignment.report import AlignmentReport, DomainRow, HypothesisRow
 
 

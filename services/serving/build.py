@@ -48,6 +48,7 @@ INCLUDED_SOURCES = (
     "policies/utility/constraint_file.py",
     "policies/utility/constraints.py",
     "policies/utility/contradictions.py",
+    "policies/utility/spec_parts.py",
     "policies/utility/utility.py",
     "policies/utility/utility_file.py",
     "policies/utility/utility_mistakes.py",

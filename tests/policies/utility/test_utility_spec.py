@@ -10,7 +10,8 @@ import pytest
 
 from policies.language.yaml_source import PolicyError
 from policies.utility.constraints import measure_constraints
-from policies.utility.utility import PayoffRange, UtilityError, load_utility
+from policies.utility.spec_parts import PayoffRange
+from policies.utility.utility import UtilityError, load_utility
 
 TEXT = (Path(__file__).parents[1] / "lending.yaml").read_text(encoding="utf-8")
 SPEC = load_utility(TEXT, "lending.yaml")
