@@ -153,7 +153,11 @@ def _rollout(db: Database, home: Home, record: RolloutRecord, *, at: float) -> T
         ended_at=record.ended_at,
         phase=str(state.get("phase")) if isinstance(state, dict) else "",
         policy_digest=load_rollout(record.policy_text, f"{record.id}/rollout.yaml").digest,
-        weights=tuple(_weight(entry) for entry in own if entry.body.get("action") == "set_weight"),
+        weights=tuple(
+            _weight(entry)
+            for entry in own
+            if entry.kind == "effect" and entry.body.get("action") == "set_weight"
+        ),
         stages=tuple(
             _stage(home, entry) for entry in own if entry.kind == "verdict" and "report" in entry.body
         ),
