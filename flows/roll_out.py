@@ -29,16 +29,18 @@ def roll_out(
     while not conductor.ended:
         stage = conductor.policy.stage(conductor.state.stage)
         on_stage(stage.name)
-        verdict = pass_live_stage.with_options(name=f"{stage.kind}-stage")(
-            rollout_id, stage.name, candidate, conductor
+        pass_live_stage.with_options(name=f"{stage.kind}-stage")(
+            rollout_id, stage.name, candidate, conductor, on_verdict
         )
-        on_verdict(verdict)
     return conductor.state.phase.value
 
 
 @flow(flow_run_name="{rollout_id} {stage}", validate_parameters=False, persist_result=False)
-def pass_live_stage(rollout_id: str, stage: str, candidate: str, conductor: Conductor) -> Verdict:
-    """Poll one live stage until the policy moves the rollout on or back."""
+def pass_live_stage(
+    rollout_id: str, stage: str, candidate: str, conductor: Conductor, on_verdict: OnVerdict
+) -> Verdict:
+    """Poll one live stage until the policy moves the rollout on or back; told before Prefect is asked for anything."""
     verdict = conductor.run_stage()
+    on_verdict(verdict)
     publish_verdict(verdict, release=candidate, report=conductor.report_of(verdict))
     return verdict
