@@ -41,6 +41,7 @@ QUICK: Mapping[str, Mapping[str, Any]] = {
 class Script:
     """What happens in a rollout. begins_at: the first conductor dies here, then the orders are given, then the killing
     begins; None: from the first moment on. unsure: ends of moments that need not come again after a death.
+    waits_at: the stage that wants a person's approval.
     """
 
     name: str
@@ -49,11 +50,19 @@ class Script:
     verbs: tuple[str, ...] = ()
     fault: str | None = None
     unsure: tuple[str, ...] = ()
+    waits_at: str | None = None
+
+    @property
+    def stages(self) -> Mapping[str, Mapping[str, Any]]:
+        """The changes to the policy."""
+        waiting = {} if self.waits_at is None else {self.waits_at: {**QUICK[self.waits_at], "approval": True}}
+        return {**QUICK, **waiting}
 
 
 SCRIPTS = (
     Script("promoted", "promoted"),
     Script("rolled-back-on-evidence", "rolled_back", fault="error", unsure=("poll ledger verdict",)),
+    Script("approved", "promoted", "after canary-50 poll save", ("promote",), waits_at="canary-50"),
     Script("aborted", "rolled_back", "after canary-25 poll save", ("abort",)),
     Script("killed-then-aborted", "rolled_back", "after canary-25 poll save", ("kill", "abort")),
     Script("promotion-undone", "rolled_back", "after probation poll save", ("abort",)),
@@ -97,7 +106,7 @@ class Plan:
 
 def undisturbed(system: LiveSystem, script: Script) -> Plan:
     """Conduct the script with nobody killed once it has begun: all its moments, and its verdicts."""
-    candidate = system.forge(f"{script.name}-{time.time_ns()}", stages=QUICK)
+    candidate = system.forge(f"{script.name}-{time.time_ns()}", stages=script.stages)
     with (
         conductors_of(system.home) as conductors,
         system.load(rate_per_s=RATE_PER_S, units=f"{script.name}-before-"),
@@ -112,7 +121,7 @@ def undisturbed(system: LiveSystem, script: Script) -> Plan:
 def survive(system: LiveSystem, script: Script, plan: Plan, *, lease_waits: int = 2) -> Survived:
     """Conduct the script with a candidate of its own, killed at each moment of the plan in turn, and look at all."""
     began, found = time.monotonic(), Survived(script)
-    candidate = system.forge(f"{script.name}-{time.time_ns()}", stages=QUICK)
+    candidate = system.forge(f"{script.name}-{time.time_ns()}", stages=script.stages)
     champion = stable_release(system.home) or ""
     with (
         conductors_of(system.home) as conductors,

@@ -260,11 +260,11 @@ class Histories(RuleBasedStateMachine):
 
 
 def test_random_histories_keep_the_invariants() -> None:
-    """200 histories of up to 40 events, each event followed by every invariant."""
+    """120 histories of up to 40 events, each event followed by every invariant."""
     run_state_machine_as_test(
         Histories,
         settings=settings(
-            max_examples=200,
+            max_examples=120,
             stateful_step_count=40,
             derandomize=True,
             deadline=None,
