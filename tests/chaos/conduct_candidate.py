@@ -4,6 +4,7 @@ a fault of a rehearsal. Exit status 0 when it ended, promoted or rolled back.
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -28,7 +29,7 @@ def main() -> int:
     given = parser.parse_args()
     home = Home(given.home, Ports(given.base_port))
     db = open_store(home)
-    world = make_world(home, db, fault=given.fault)
+    world = replace(make_world(home, db, fault=given.fault), policies=home.root / "policies")
     if given.candidate is None:
         record = rollouts.active(db, "telemarketing")
         if record is None:

@@ -31,7 +31,7 @@ from services.home import LOOPBACK, Home, Ports
 from services.ledger.ledger import LedgerEntry, entries
 from services.rehearsal.drill_releases import Drill, copy_release, forge_candidate
 from services.rehearsal.replay_rows import rows_of
-from services.rollout.policy_set import PolicySet, load_policies
+from services.rollout.policy_set import POLICIES, PolicySet, load_policies
 from services.serving.build import build_bento
 from services.serving.release import Release, read_release
 from services.signing.release_signature import sign_in_home
@@ -236,6 +236,7 @@ def live_system(state: Path, *, name: str = "chaos") -> Iterator[LiveSystem]:
     rows = _rows_file(state.resolve(), policies)
     bring_up(home, _quiet)
     try:
+        shutil.copytree(POLICIES / SERVICE, home.root / "policies" / SERVICE)  # to be edited and deleted
         release = _first(home, policies, kept)
         serve_first(home, release)
         with tempfile.TemporaryDirectory(prefix="chaos-notes-") as notes:

@@ -1,5 +1,6 @@
-"""Faults of what state stands on, under users' load with a canary at 50 %: the database locked, torn or restarted, the
-disk full. Users depend on none of it; the canary's weight lapses when its grant cannot be renewed.
+"""Faults of what state stands on, under users' load with a canary at 50 %: policy files edited and deleted, the
+database locked, torn or restarted, the disk full. Users depend on none of it; the canary's weight lapses when its grant
+cannot be renewed.
 """
 
 import os
@@ -16,12 +17,13 @@ from typing import Any
 
 from fault_row import FaultRow
 from fault_script import Fault, run_faults
-from live_system import LiveSystem, free_base, live_system
+from live_system import SERVICE, Conducting, LiveSystem, free_base, ledger_line, live_system, wait_for
 from proxy_faults import AT_PCT, LEASE_S, RATE_PER_S, at_half, row
 from steady_load import SteadyLoad
 
 from services.home import LOOPBACK
 from services.ledger.ledger import verify
+from services.rollout.frozen_rules import RULES_DIFFER
 from services.store.database import StoreError
 from services.traffic.records import supervisor_identity
 
@@ -44,6 +46,32 @@ def database_locked(system: LiveSystem) -> FaultRow:
             lock.close()
         note = _taken_up(system, conductor)
     return _judged(system, users, "database-locked", began, note)
+
+
+def policy_files_changed(system: LiveSystem) -> FaultRow:
+    """In the middle of a rollout rollout.yaml is edited and utility.yaml deleted: the frozen rules go on."""
+    folder = system.home.root / "policies" / SERVICE
+    with at_half(system) as (users, _):
+        rules = folder / "rollout.yaml"
+        rules.write_text(rules.read_text(encoding="utf-8").replace("0.05", "0.95"), encoding="utf-8")
+        (folder / "utility.yaml").unlink()
+        said = wait_for(
+            lambda: system.ledger(system.rollout()["id"], RULES_DIFFER),
+            timeout_s=15,
+            what="a word on the ledger",
+        )
+        time.sleep(3.0)
+        weight = system.weight_pct()
+    words = sorted(f"{Path(path).name} {word}" for path, word in said[-1].body["files"].items())
+    return row(
+        system,
+        users,
+        "policy-files-changed",
+        safe_after_s=None,
+        is_met=weight == AT_PCT,
+        note=f"{', '.join(words)}; the canary kept {weight:g} %",
+        kind=RULES_DIFFER,
+    )
 
 
 def disk_full(state: Path) -> FaultRow:
@@ -127,19 +155,21 @@ def _check_of(system: LiveSystem) -> str:
         db.close()
 
 
-def _taken_up(system: LiveSystem, conductor: Any) -> str:
-    """The fault is over: the conductor goes on, or is started again; the weight is back either way."""
-    if conductor.process.poll() is None:
-        try:
-            system.wait_weight(AT_PCT, timeout_s=15)
-        except TimeoutError:
-            if conductor.process.poll() is None:
-                raise
-        else:
-            return "the conductor went on by itself"
-    system.conduct()
-    system.wait_weight(AT_PCT, timeout_s=60)
-    return "the conductor gave up and was started again"
+def _taken_up(system: LiveSystem, conductor: Conducting) -> str:
+    """The fault is over: the conductor goes on, or another one does, until the weight is back or the rollout over."""
+
+    def is_settled() -> bool:
+        return system.weight_pct() == AT_PCT or bool(system.rollout()["ended"])
+
+    how = "the conductor went on by itself"
+    wait_for(lambda: is_settled() or conductor.process.poll() is not None, timeout_s=60, what="the conductor")
+    if not is_settled():
+        how = "the conductor gave up and was started again"
+        system.conduct()
+        wait_for(is_settled, timeout_s=90, what=lambda: f"{system.rollout()}\n{system.conductors[-1].tail()}")
+    if not system.rollout()["ended"]:
+        return how
+    return f"{how}; {ledger_line(system.ledger(system.rollout()['id']))}"
 
 
 def _judged(system: LiveSystem, users: SteadyLoad, fault: str, began: float, note: str) -> FaultRow:
@@ -203,6 +233,7 @@ def own_system(fault: Callable[[Path], FaultRow]) -> Fault:
 
 
 FAULTS: dict[str, Fault] = {
+    "policy-files-changed": policy_files_changed,
     "database-locked": database_locked,
     "disk-full": own_system(disk_full),
     "postgresql-restarted": own_system(postgres_restarted),
