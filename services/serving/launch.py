@@ -8,6 +8,7 @@ the Bento lacks. /decide is answered before BentoML's middleware; every other pa
 """
 
 import argparse
+import gc
 import logging
 import os
 import sys
@@ -99,6 +100,10 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         application = load_application(SOURCE)
     except (LaunchError, FaultError, ReleaseError, SignatureError) as error:
         return _refuse([str(error)])
+    # What is loaded by now stays: the garbage collector need not go through it again during a request, which took a
+    # third of a batch's time.
+    gc.collect()
+    gc.freeze()
     server = uvicorn.Server(
         uvicorn.Config(
             application,
