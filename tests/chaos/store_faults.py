@@ -145,7 +145,7 @@ def _check_of(system: LiveSystem) -> str:
     try:
         db = system.store()
     except StoreError as error:
-        return f"the store does not open: {str(error).rpartition('(sqlite3.')[2].partition(chr(10))[0]}"
+        return f"the store does not open: {str(error).partition(chr(10))[0].rpartition(') ')[2]}"
     try:
         check = verify(db)
         return "the ledger's check says nothing" if check.ok else f"the ledger's check: {check.why}"
