@@ -178,13 +178,13 @@ def test_killed_at_any_instant_nothing_is_lost_or_doubled(store_url: str, home: 
     """SIGKILL of a real run again and again, later each time: archive and store together always hold every row, and in
     the end the archive holds each old one once."""
     db = open_database(store_url, folder=tmp_path)
-    everything = [decision(number, at(10 + number % 8, number % 24)) for number in range(6_000)]
+    everything = [decision(number, at(10 + number % 8, number % 24)) for number in range(2_400)]
     fill(db, *everything, decision(10_000, at(22)))
     code = (
         "import sys; from pathlib import Path; from services.home import Home, Ports\n"
         "from services.store.database import open_database\n"
         "from services.retention import retention\n"
-        "retention.ROWS_A_PART = 400\n"
+        "retention.ROWS_A_PART = 150\n"
         "db = open_database(sys.argv[1], folder=Path(sys.argv[2]))\n"
         "print('begun', flush=True)\n"
         "kept = retention.Kept(3 * 86400.0, 86400.0)\n"

@@ -367,8 +367,8 @@ def test_champion_and_candidate_are_two(pair: tuple[Path, Release, Release]) -> 
 def test_an_action_switched_off_for_everyone_is_no_skew(
     pair: tuple[Path, Release, Release], calls: list[Row], answers: tuple[list[str], list[str]]
 ) -> None:
-    """Rows decided while `call` was off are recomputed with it off: both releases agree on all of them, and nothing is a
-    skew; the same answers without the switch on record are one."""
+    """Rows decided while `call` was off are recomputed with it off: both releases agree on all of them, and nothing is
+    a skew; the same answers without the switch on record are one."""
     folder, champion, candidate = pair
     compared = Disagreement(folder, champion=champion.id, candidate=candidate.id)
     off = json.dumps({"off": ["call"], "instead_of": None})
