@@ -74,6 +74,8 @@ def _run(home: Home, database_url: str) -> int:
         log_config=None,
         log_level="warning",
         access_log=False,
+        server_header=False,
+        headers=[("cache-control", "no-store"), ("x-content-type-options", "nosniff")],
         lifespan="off",
         http=TimedProtocol,
         ws="none",
