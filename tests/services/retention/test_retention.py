@@ -184,14 +184,14 @@ def test_killed_at_any_instant_nothing_is_lost_or_doubled(store_url: str, home: 
         "import sys; from pathlib import Path; from services.home import Home, Ports\n"
         "from services.store.database import open_database\n"
         "from services.retention import retention\n"
-        "retention.ROWS_A_PART = 150\n"
+        "retention.ROWS_A_PART = 250\n"
         "db = open_database(sys.argv[1], folder=Path(sys.argv[2]))\n"
         "print('begun', flush=True)\n"
         "kept = retention.Kept(3 * 86400.0, 86400.0)\n"
         "retention.run_retention(Home(Path(sys.argv[3]), Ports(0)), db, kept, now=float(sys.argv[4]), by='ann')\n"
     )
     argv = [sys.executable, "-c", code, store_url, str(tmp_path), str(home.root), str(NOW)]
-    kills, patience_s = 0, 0.05
+    kills, patience_s = 0, 0.15
     while True:
         with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
@@ -202,7 +202,7 @@ def test_killed_at_any_instant_nothing_is_lost_or_doubled(store_url: str, home: 
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 kills += 1
-        patience_s *= 1.7
+        patience_s *= 2.5
         parts = list(home.archive.glob("decisions/*/part-*.parquet"))
         kept = set(pl.read_parquet(parts)["decision_id"]) if parts else set()
         assert kept | stored(db) >= {row.decision_id for row in everything}
