@@ -37,7 +37,10 @@ def delete_old_logs(
 ) -> OldLogs:
     """Delete the logs that were last written before this time (epoch s); `shipped`: checkpoints by file id."""
     access = home.access_log
-    files = [*home.decision_logs.glob("*/*.jsonl*"), *access.parent.glob(f"{access.name}.*")]
+    files = [
+        *home.decision_logs.glob("*/*.jsonl*"),
+        *access.parent.glob(f"{access.name}.[0-9]*"),  # as begin_access_log names them
+    ]
     deleted, ids, size, kept = [], [], 0, {}
     for path in sorted(files):
         with path.open("rb") as file:

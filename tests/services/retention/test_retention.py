@@ -241,11 +241,18 @@ def test_only_logs_that_are_shipped_ended_and_old_are_deleted(
     unshipped = home.decision_logs / "gone" / "decisions-9-0001.jsonl"
     unshipped.parent.mkdir()
     unshipped.write_bytes(logged("d9", at(22)).line())
-    for path in (shipped, torn, unshipped, in_use):
+    aside, second = (home.access_log.with_name(f"access.jsonl.{name}") for name in ("1795329000", "second"))
+    for path in (aside, second, home.access_log):
+        path.touch()
+    for path in (shipped, torn, unshipped, in_use, aside, second, home.access_log):
         os.utime(path, (NOW - 2 * DAY_S, NOW - 2 * DAY_S))
     os.utime(young, (NOW, NOW))
     done = run(home, db)
-    assert done.logs == 2
+    assert done.logs == 3
+    assert sorted(home.access_log.parent.iterdir()) == [
+        home.access_log,
+        second,
+    ]  # a proxy may have these open
     assert {Path(path).name: why for path, why in done.logs_kept.items()} == {
         "decisions-7-0004.jsonl": "is being written",
         "decisions-9-0001.jsonl": f"shipped up to 0 of {unshipped.stat().st_size} bytes",
