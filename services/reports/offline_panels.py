@@ -46,7 +46,11 @@ def training_panels(training: Training, *, unit: str) -> tuple[Panel, ...]:
         header=(*header, "calibration error", "epoch or round kept", "seed"),
         rows=rows,
         value=chosen.validation_utility,
-        note="One candidate is kept by validation utility, all are on record; differences are paired row by row.",
+        note="One candidate is kept by validation utility, all are on record; differences are paired row by row."
+        + "".join(
+            f" '{name}' is not known when deciding: the prediction in its place explains {share:.0%} of its variance."
+            for name, share in training.predicted_fields.items()
+        ),
     )
     return (table, *(_losses(one) for one in training.candidates if one.history))
 

@@ -29,8 +29,7 @@ Floats = NDArray[np.float64]
 class FieldNetwork:
     """Which fields the second network predicts, (K,) each: value = mean + spread x output, within [low, high].
 
-    Mean and spread are the fitting rows', low and high the least and the greatest value among them; `hidden` are the
-    network's own layers.
+    Low and high are the least and the greatest value of the fitting rows; `hidden` are the network's own layers.
     """
 
     names: tuple[str, ...]

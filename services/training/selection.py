@@ -8,7 +8,7 @@ numpy only.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +29,17 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Training:
-    """All candidates, the chosen one among them, and the rows each slice brought."""
+    """All candidates, the chosen one among them, and the rows each slice brought.
+
+    `predicted_fields`: of each field hidden when deciding, the share of its variance that the prediction explains on
+    validation rows whose payoffs read it.
+    """
 
     candidates: tuple[TrainedCandidate, ...]
     chosen: TrainedCandidate
     rows: Mapping[str, int]
     comparisons: tuple[Comparison, ...] = ()
+    predicted_fields: Mapping[str, float] = field(default_factory=dict)
 
     def measured(self) -> dict[str, Measured]:
         """The chosen candidate's metrics for the training gates; no calibration error where nothing was calibrated."""
@@ -52,6 +57,7 @@ class Training:
         return {
             "chosen": self.chosen.loss_name,
             "rows": dict(self.rows),
+            "predicted_fields": dict(self.predicted_fields),
             "candidates": [candidate.record() for candidate in self.candidates],
             "chosen_less_others": [
                 {"other": one.other, "difference": one.difference, "interval": list(one.interval)}

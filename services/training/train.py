@@ -10,7 +10,7 @@ predictions, and are judged by what the field turned out to be.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,7 +130,8 @@ def train(
             )
         )
     rows = {name: len(part.labelled.outcomes) for name, part in slices.items()}
-    return choose(trained, means, rows=rows, needs_proof=plan.needs_proof)
+    found = choose(trained, means, rows=rows, needs_proof=plan.needs_proof)
+    return found if fields is None else replace(found, predicted_fields=fields.explained)
 
 
 def _slice(

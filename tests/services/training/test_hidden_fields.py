@@ -91,6 +91,7 @@ def test_a_decision_sees_the_mean_size_of_those_who_buy(
     lied = trained.chosen.decided_on({**fresh, "size": fresh["true_size"] * 100})
     np.testing.assert_array_equal(lied["size"], seen["size"])
     assert "size" not in trained.chosen.preprocessing.feature_names
+    assert 0.3 < trained.record()["predicted_fields"]["size"] < 0.95  # type: ignore[index]
 
 
 def test_it_earns_nearly_what_one_earns_who_knows_chances_and_mean_sizes(
