@@ -11,6 +11,7 @@ The store learns of decisions only through the shipper that tails these files. M
 log has to be testable without a server.
 """
 
+import errno
 import fcntl
 import logging
 import os
@@ -25,6 +26,7 @@ import orjson
 
 LOGGER = logging.getLogger("trimtab.serving")
 RETRY_S = 1.0
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _sync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
 
@@ -109,11 +111,14 @@ class DecisionLog:
         self._size, self._ends_at = 0, 0.0
         self._syncer: threading.Thread | None = None
         self._stop = threading.Event()
+        self.path = self._folder
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._begin_file()
         except OSError as error:
-            raise DecisionLogError(f"decision log in {self._folder} cannot be opened: {error}") from error
+            if error.errno not in _FULL:  # a full disk must not keep stable from starting: rule 3
+                raise DecisionLogError(f"decision log in {self._folder} cannot be opened: {error}") from error
+            LOGGER.error("event=decision_log_not_opened path=%s error=%s", self._folder, error)
 
     def append(self, records: Sequence[DecisionRecord]) -> None:
         """Write all records, in order, before returning.
@@ -122,7 +127,7 @@ class DecisionLog:
         append, so that one failure never spoils the record after it.
         """
         is_due = self._size >= self._limits.max_bytes or self._timer() >= self._ends_at
-        if self._size and (is_due or self._is_spoiled):
+        if self._file < 0 or (self._size and (is_due or self._is_spoiled)):
             self._begin_next()
         lines = self._write(b"".join(record.line() for record in records), lines=len(records))
         self._written += lines
@@ -186,7 +191,8 @@ class DecisionLog:
         if self._syncer is not None:
             self._syncer.join()
         self.sync()
-        os.close(self._file)
+        if self._file >= 0:
+            os.close(self._file)
         self._file = -1
 
     def _write(self, content: bytes, *, lines: int) -> int:
@@ -205,7 +211,7 @@ class DecisionLog:
                 f"decision log {self.path}: {error}", missing=lines - max(whole, 0)
             ) from error
         finally:
-            self._has_news = True
+            self._has_news = self._file >= 0
         return lines
 
     def _write_gap(self, since: float, until: float, count: int) -> None:
@@ -218,16 +224,18 @@ class DecisionLog:
 
     def _begin_next(self) -> None:
         """The next file, or, where none can be made, this one for another second."""
-        if self._file == -1:
+        if self._stop.is_set():
             return
         before = self._file
         try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._begin_file()
         except OSError as error:
             LOGGER.error("event=decision_log_not_rotated path=%s error=%s", self.path, error)
             self._ends_at, self._is_spoiled = self._timer() + RETRY_S, False
             return
-        self._ended.append(before)
+        if before >= 0:
+            self._ended.append(before)
         if self._syncer is None:
             self.sync()
 

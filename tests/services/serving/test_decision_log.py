@@ -1,5 +1,6 @@
 """The decision log by itself: whole lines, files that end and begin, a disk that is full, gaps, syncs."""
 
+import errno
 import fcntl
 import json
 import os
@@ -148,6 +149,33 @@ def test_without_a_new_file_the_old_one_goes_on(tmp_path: Path) -> None:
     now[0] = 61.0
     log.append([record("d3")])
     assert ids(tmp_path) == [["d0", "d1", "d2"], ["d3"]]
+
+
+def test_a_release_starts_on_a_full_disk_and_logs_as_soon_as_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No room for the file: nothing is logged and every append says so, until there is; what is wrong otherwise stops
+    the start."""
+    real, errors = os.open, [errno.ENOSPC, errno.ENOSPC, errno.EACCES]
+
+    def refuse(path: Any, flags: int, *more: Any, **words: Any) -> int:
+        if str(path).endswith(".jsonl") and errors:
+            raise OSError(errors.pop(0), "refused")
+        return real(path, flags, *more, **words)
+
+    monkeypatch.setattr(os, "open", refuse)
+    log = DecisionLog(tmp_path, "r-1", pid=7)
+    with pytest.raises(DecisionLogError) as caught:
+        log.append([record("d0"), record("d1")])
+    assert caught.value.missing == 2
+    log.count_missed(2, at=1.0)
+    log.sync()
+    with pytest.raises(DecisionLogError, match="cannot be opened"):
+        DecisionLog(tmp_path, "r-1", pid=8)
+    log.append([record("d2")])
+    (found,) = entries(tmp_path)
+    assert [one.get("decision_id", one.get("decisions")) for one in found] == ["d2", 2]
+    assert log.status()["sync_failures"] == 0
 
 
 def test_the_disk_gets_it_within_the_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
