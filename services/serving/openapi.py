@@ -159,6 +159,7 @@ def _decision(actions: Sequence[str]) -> Schema:
             "operating_point": {"type": "object"},
             "release": {"type": "string"},
             "explanation": {"type": "object"},
+            "logged": {"const": False, "description": "There where the decision could not be recorded."},
             "gated": {
                 "type": "object",
                 "description": "There while an action is switched off for everyone.",
