@@ -216,10 +216,11 @@ def test_kill_then_abort(at_quarter: AtQuarter) -> None:
 
 
 def test_everything_listens_on_loopback_only(rollouts_live: Any) -> None:
-    """Every listening socket of every owned process, Envoy's admin interface among them, is on 127.0.0.1."""
+    """Every listening socket of every owned process, Envoy's admin interface among them, is on 127.0.0.1 (gRPC writes it
+    as an IPv6 address)."""
     home = rollouts_live.workplace.home
     found = {
-        connection.laddr.port: connection.laddr.ip
+        connection.laddr.port: connection.laddr.ip.removeprefix("::ffff:")
         for process in running_processes(home).values()
         for member in session_members(process.identity)
         for connection in member.net_connections("inet")
