@@ -216,8 +216,8 @@ def test_kill_then_abort(at_quarter: AtQuarter) -> None:
 
 
 def test_everything_listens_on_loopback_only(rollouts_live: Any) -> None:
-    """Every listening socket of every owned process, Envoy's admin interface among them, is on 127.0.0.1 (gRPC writes it
-    as an IPv6 address)."""
+    """Every listening socket of every owned process, Envoy's admin interface among them, is on 127.0.0.1 (gRPC writes
+    it as an IPv6 address)."""
     home = rollouts_live.workplace.home
     found = {
         connection.laddr.port: connection.laddr.ip.removeprefix("::ffff:")
