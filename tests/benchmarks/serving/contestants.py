@@ -72,6 +72,7 @@ class Arena:
     _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     _ports: Iterator[int] = field(default_factory=lambda: iter(()))
     _weights: WeightServer | None = None
+    _shadow_port: int = 0
 
     def add_release(self) -> None:
         """The release by itself."""
@@ -84,8 +85,7 @@ class Arena:
         pid = self.contestants[ALONE].pids[0]
         quiet_port, quiet_pid = self._serve(self.home, script=HERE / "release_without_log.py")
         self._take(Contestant(SILENT, quiet_port, (quiet_pid,)))
-        shadow_port, shadow_pid = self._serve(self.home)
-        self._shadow_port = shadow_port
+        self._shadow_port, shadow_pid = self._serve(self.home)
         self.slots(shadow=False)
         envoy = self._start_envoy()
         users = self.home.ports.users
