@@ -218,6 +218,7 @@ class Rollouts:
         from policies.utility.utility import load_utility
         from services.rehearsal.drill_releases import Drill, forge_candidate
         from services.serving.release import read_release
+        from services.signing.release_signature import sign_in_home
         from services.traffic.traffic import Traffic
 
         home = self.workplace.home
@@ -229,13 +230,15 @@ class Rollouts:
             shutil.copytree(stable.folder, copy)
             (copy / "rollout.yaml").write_text(short_policy(copy / "rollout.yaml", changes or {}))
             utility = load_utility((copy / "utility.yaml").read_text(), "utility.yaml")
-            return forge_candidate(
+            forged = forge_candidate(
                 replace(stable, folder=copy),
                 Drill(name, "the stable release under another id"),
                 folder_of_releases=home.releases,
                 actions=utility.actions,
                 created_at=time.time(),
-            ).id
+            )
+        sign_in_home(forged, home)
+        return forged.id
 
     def conduct(self, *arguments: str) -> Command:
         """`trimtab rollout …` as a process."""
