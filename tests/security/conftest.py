@@ -1,8 +1,10 @@
 """One real system to attack: supervisor, Envoy, control service, and a served release of made-up weights."""
 
 import json
+import re
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,19 +47,27 @@ class Target:
         logs = sorted(self.home.decision_logs.rglob("*.jsonl"))
         return [json.loads(line) for log in logs for line in log.read_bytes().split(b"\n") if line]
 
-    def say(self, port: int, raw: bytes, *, wait_s: float = 15.0) -> bytes:
-        """Send raw bytes, and read until the other side ends the connection or says nothing for `wait_s`."""
+    def say(self, port: int, raw: bytes, *, wait_s: float = 15.0, to_end: bool = False) -> bytes:
+        """Send raw bytes; the first response, or with `to_end` all that comes until nothing comes for `wait_s`."""
         with socket.create_connection((LOOPBACK, port), timeout=wait_s) as connection:
-            connection.sendall(raw)
             answer = b""
+            with suppress(ConnectionError):  # refused before all was read; what was said can still be read
+                connection.sendall(raw)
             try:
                 while part := connection.recv(65_536):
                     answer += part
-            except TimeoutError:
-                return answer
-            except ConnectionResetError:
-                return answer
+                    if not to_end and is_whole(answer):
+                        break
+            except (TimeoutError, ConnectionError):
+                pass
             return answer
+
+
+def is_whole(answer: bytes) -> bool:
+    """Whether these bytes are a whole response, by its content-length."""
+    head, end, body = answer.partition(b"\r\n\r\n")
+    length = re.search(rb"content-length: (\d+)", head.lower())
+    return bool(end) and length is not None and len(body) >= int(length[1])
 
 
 @pytest.fixture(scope="session")

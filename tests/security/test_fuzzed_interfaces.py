@@ -62,7 +62,7 @@ def test_explained_decisions_through_envoy(
     """Any single row that the contract allows is explained as it is decided."""
     post = described["paths"]["/decide"]["post"]
     post["requestBody"]["content"]["application/json"]["schema"] = {"$ref": "#/components/schemas/Row"}
-    fuzz(documents("explained", described), target.users, "--mode", "positive")
+    fuzz(documents("explained", described), target.users, "--mode", "positive", "--phases", "fuzzing")
 
 
 def test_control(target: Any, documents: Callable[..., Path]) -> None:
