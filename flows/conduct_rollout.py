@@ -19,11 +19,17 @@ from services.rollout.live_report import LiveReports
 from services.rollout.sole_conductor import sole_conductor
 from services.rollout.stage import StageContext
 from services.store import orders, rollouts
+from services.store.database import StoreError
 from services.store.rollouts import RolloutRecord
 
 OnVerdict = Callable[[Verdict, str], None]
 PREFECTS = ("prefect", "httpx", "httpcore")
 """The packages whose errors are Prefect's own; the conductor uses none of them."""
+STORE_PATIENCE_S = 600.0
+"""How long a store that does not answer is waited for; the canary has no traffic meanwhile."""
+RETRY_S = 5.0
+STEADY_S = 30.0
+"""Conducting that went on for so long before the store failed again: another outage, not the same one."""
 
 
 def conduct(
@@ -40,7 +46,8 @@ def conduct(
 
     `on_verdict` hears each stage's final verdict and where its report is. A `rehearsal` is started when the candidate
     is in place; when its rows have run out before the policy has decided, the rollout is aborted, for nothing more
-    will come. Raises ConductorBusy, EffectFailed, StaleRollout.
+    will come. A store that does not answer is waited for, and the rollout then taken up where the record stands, as
+    after a death. Raises ConductorBusy, EffectFailed, StaleRollout, and StoreError after `STORE_PATIENCE_S`.
     """
     reports = LiveReports(load_utility(record.utility_text, f"{record.id}/utility.yaml"))
 
@@ -55,16 +62,37 @@ def conduct(
         # As it stands now: between reading it and having the lock, another conductor may have lived and died.
         record = rollouts.load(world.db, record.id)
         make = Conductor.resume if resumed else Conductor
-        conductor = make(world, record, watch=watch, report=reports.submit)
+        give_up_at = world.clock() + STORE_PATIENCE_S
         try:
-            conductor.settle()
-            if rehearsal is not None:
-                rehearsal.start()
-            return _run(conductor, view, on_verdict, with_prefect=with_prefect)
+            while True:
+                began = world.clock()
+                try:
+                    conductor = make(world, record, watch=watch, report=reports.submit)
+                    conductor.settle()
+                    if rehearsal is not None:
+                        rehearsal.start()
+                    return _run(conductor, view, on_verdict, with_prefect=with_prefect)
+                except StoreError as error:
+                    now = world.clock()
+                    if now - began > STEADY_S:
+                        give_up_at = now + STORE_PATIENCE_S
+                    view.say(f"{error}; the canary has no traffic until the rollout can go on")
+                    record, make = _read_again(world, record.id, error, until=give_up_at), Conductor.resume
         finally:
             view.close_panel()
             for text in reports.finish():
                 view.say(f"a stage report could not be written: {text}")
+
+
+def _read_again(world: World, rollout_id: str, error: StoreError, *, until: float) -> RolloutRecord:
+    """The record, as soon as the store gives it. Raises: `error`, when it does not in time."""
+    while world.clock() < until:
+        world.sleep(RETRY_S)
+        try:
+            return rollouts.load(world.db, rollout_id)
+        except StoreError:
+            continue
+    raise error
 
 
 def write_missing_reports(world: World, record: RolloutRecord) -> tuple[str, ...]:
