@@ -181,9 +181,11 @@ def test_up_decides_and_takes_outcomes(running: Any, wait: Any) -> None:
 
 
 def test_what_was_made_is_signed(running: Any) -> None:
-    """Both releases of the run are vouched for by the home's key; the ledger agrees with its signed checkpoints."""
+    """Every release of the home, the run's two and what other tests made, is vouched for by the home's key; the ledger
+    agrees with its signed checkpoints."""
     found = running.trimtab_json("release", "verify")
-    assert [(one["ok"], one["signed_by"]) for one in found] == [(True, "main")] * 2
+    assert len(found) >= 2
+    assert {(one["ok"], one["signed_by"]) for one in found} == {(True, "main")}
     checked = running.trimtab_json("ledger", "verify")["checkpoints"]
     assert (checked["ok"], checked["count"] > 0, checked["signed_by"]) == (True, True, "main")
 
