@@ -5,6 +5,7 @@ What cannot be started here (nginx, HAProxy or LitServe not installed) is left o
 
 from __future__ import annotations
 
+import http.client
 import os
 import shutil
 import subprocess
@@ -197,7 +198,7 @@ class Arena:
                 urllib.request.urlopen(url, timeout=1)  # noqa: S310
             except urllib.error.HTTPError as error:
                 return error.code < 500
-            except OSError:
+            except (OSError, http.client.HTTPException):  # a port of the kernel's range may answer itself
                 return False
             return True
 
