@@ -14,8 +14,10 @@ import typer
 
 from flows.commands.export_history import export_history
 from flows.commands.output import (
+    BY_OPTION,
     HOME_OPTION,
     JSON_OPTION,
+    REASON_OPTION,
     SERVICE_OPTION,
     console,
     fail,
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
 
 EXIT_NOT_PROMOTED = 3
 ORDER_WAIT_S = 5.0
-REASON_OPTION = typer.Option(..., "--reason", "-r", help="Why; goes on the ledger.")
-BY_OPTION = typer.Option(None, "--by", help="Who; default: the user who runs this.")
 
 
 def register(app: typer.Typer) -> None:

@@ -28,6 +28,8 @@ SERVICE_OPTION = typer.Option(
 HOME_OPTION = typer.Option(
     "main", "--home", help="Which state directory under .trimtab (TRIMTAB_STATE) to speak of."
 )
+REASON_OPTION = typer.Option(..., "--reason", "-r", help="Why; goes on the ledger.")
+BY_OPTION = typer.Option(None, "--by", help="Who; default: the user who runs this.")
 
 
 def print_json(value: object) -> None:

@@ -7,8 +7,10 @@ import time
 import typer
 
 from flows.commands.output import (
+    BY_OPTION,
     HOME_OPTION,
     JSON_OPTION,
+    REASON_OPTION,
     SERVICE_OPTION,
     console,
     fail,
@@ -19,8 +21,6 @@ from flows.commands.output import (
 )
 
 ACTION = typer.Argument(help="An action of the service's utility spec, but not its default action.")
-REASON = typer.Option(..., "--reason", help="Why; it goes into the ledger.")
-BY = typer.Option(None, "--by", help="Who switches; default: the user name.")
 
 
 def register(app: typer.Typer) -> None:
@@ -34,8 +34,8 @@ def register(app: typer.Typer) -> None:
 
 def switch_off(
     action: str = ACTION,
-    reason: str = REASON,
-    by: str = BY,
+    reason: str = REASON_OPTION,
+    by: str = BY_OPTION,
     service: str = SERVICE_OPTION,
     name: str = HOME_OPTION,
     as_json: bool = JSON_OPTION,
@@ -51,8 +51,8 @@ def switch_off(
 
 def switch_on(
     action: str = ACTION,
-    reason: str = REASON,
-    by: str = BY,
+    reason: str = REASON_OPTION,
+    by: str = BY_OPTION,
     service: str = SERVICE_OPTION,
     name: str = HOME_OPTION,
     as_json: bool = JSON_OPTION,

@@ -7,8 +7,10 @@ import time
 import typer
 
 from flows.commands.output import (
+    BY_OPTION,
     HOME_OPTION,
     JSON_OPTION,
+    REASON_OPTION,
     SERVICE_OPTION,
     console,
     fail,
@@ -18,8 +20,6 @@ from flows.commands.output import (
 )
 
 VARIANT = typer.Argument(help="canary (stable answers what is over the limit) or users (429 over it).")
-REASON = typer.Option(..., "--reason", "-r", help="Why; it goes into the ledger.")
-BY = typer.Option(None, "--by", help="Who; default: the user name.")
 
 
 def register(app: typer.Typer) -> None:
@@ -34,8 +34,8 @@ def register(app: typer.Typer) -> None:
 def set_limit(
     variant: str = VARIANT,
     rate: str = typer.Argument(help="Requests with their unit: 20/s, 600/m."),
-    reason: str = REASON,
-    by: str = BY,
+    reason: str = REASON_OPTION,
+    by: str = BY_OPTION,
     service: str = SERVICE_OPTION,
     name: str = HOME_OPTION,
     as_json: bool = JSON_OPTION,
@@ -60,8 +60,8 @@ def set_limit(
 
 def lift_limit(
     variant: str = VARIANT,
-    reason: str = REASON,
-    by: str = BY,
+    reason: str = REASON_OPTION,
+    by: str = BY_OPTION,
     service: str = SERVICE_OPTION,
     name: str = HOME_OPTION,
     as_json: bool = JSON_OPTION,
