@@ -3,8 +3,9 @@
 Trimtab's rule: the operating point's search puts a price on a false positive, found on validation rows with a
 Clopper-Pearson margin (policies/operating/point_search.py). Beside it: the same price at the point estimate,
 without a margin; Lagrangian training (cooper), whose own decisions keep the bound softly; LightGBM with the one
-threshold that just keeps the bound on validation rows; and, as the measure of what any rule could do with these
-probabilities, the price that would have kept the bound on the test rows themselves.
+threshold that just keeps the bound on validation rows; and, as the measure of what any rule could do with a model's
+probabilities, the least price that would have kept the bound on the test rows themselves: for ours, for each usual
+model and for the mean of all of them, each beside its own savings without the bound.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from peers import Entry, Inputs, usual_models
+from peers import Entry, Inputs, Scored, bayes_actions, usual_models
 from real_data import DataSet, Floats, Split
 from trimtab_side import UTILITY, Trained, columns_of, contract_of
 
@@ -24,6 +25,8 @@ from services.training.lagrangian import fit_under_bounds
 from services.training.rate_bounds import RateBound
 
 BOUNDS = {"pakdd": 0.40, "gmsc": 0.10}
+FREELY, HINDSIGHT = "without the bound", "best price in hindsight"
+MEAN_OF_ALL = "mean of all"
 FREE = "  - {name: earns, kind: utility, domain: revenue, atLeast: -1000000, rationale: Benchmark.}"
 
 
@@ -58,12 +61,20 @@ def least_price(data: DataSet, p: Floats, bound: float) -> float:
     return high
 
 
+def in_hindsight(data: DataSet, name: str, p: Floats, fit_s: float) -> Iterator[Entry]:
+    """A model's decisions without the bound, and with the least price that keeps it on these very rows (n,)."""
+    yield Entry(f"{name}, {FREELY}", bayes_actions(data, p), fit_s)
+    price = least_price(data, p, BOUNDS[data.name])
+    yield Entry(f"{name}, {HINDSIGHT}", priced(data, p, price), fit_s)
+
+
 def bounded_entries(
     split: Split, trained: Trained, *, seed: int, on_step: Callable[[str], None]
 ) -> Iterator[Entry]:
-    """Every rule under the data set's bound."""
+    """Trimtab without the bound, every rule under it, and what hindsight leaves to each model."""
     bound = BOUNDS[split.test.name]
     p_validation, p = (trained.probabilities(part) for part in (split.validation, split.test))
+    yield from in_hindsight(split.test, "Trimtab", p[:, 1], trained.fit_s)
     utility = bounded_utility(split.fit, bound)
     started = time.perf_counter()
     point = search_point(
@@ -85,10 +96,15 @@ def bounded_entries(
     )
     actions = network.choose(columns_of(split.test), split.test.payoffs)
     yield Entry("Trimtab, Lagrangian training", actions, time.perf_counter() - started)
-    lightgbm = next(scored for scored in usual_models(Inputs(split, seed)) if scored.name == "LightGBM")
-    threshold = np.quantile(lightgbm.validation[split.validation.outcomes == 0], 1 - bound)
-    yield Entry(
-        "LightGBM, one threshold at the bound", (lightgbm.test > threshold).astype(int), lightgbm.fit_s
-    )
-    hindsight = priced(split.test, p[:, 1], least_price(split.test, p[:, 1], bound))
-    yield Entry("best price in hindsight (test rows)", hindsight, trained.fit_s)
+    peers = list(usual_models(Inputs(split, seed)))
+    yield _one_threshold(next(peer for peer in peers if peer.name == "LightGBM"), split, bound)
+    for peer in peers:
+        yield from in_hindsight(split.test, peer.name, peer.test, peer.fit_s)
+    mean = np.mean([p[:, 1], *(peer.test for peer in peers)], axis=0)
+    fit_s = trained.fit_s + sum(peer.fit_s for peer in peers)
+    yield from in_hindsight(split.test, MEAN_OF_ALL, mean, fit_s)
+
+
+def _one_threshold(peer: Scored, split: Split, bound: float) -> Entry:
+    threshold = np.quantile(peer.validation[split.validation.outcomes == 0], 1 - bound)
+    return Entry(f"{peer.name}, one threshold at the bound", (peer.test > threshold).astype(int), peer.fit_s)

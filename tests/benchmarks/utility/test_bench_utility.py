@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 def bench(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     """The benchmark's modules; their libraries are needed only where peers are fitted."""
     monkeypatch.syspath_prepend(str(HERE))
-    names = ("real_data", "trimtab_side", "peers", "score_table", "over_time", "targets")
+    names = ("real_data", "trimtab_side", "peers", "score_table", "over_time", "constrained", "targets")
     return {name: importlib.import_module(name) for name in names}
 
 
@@ -83,3 +83,27 @@ def test_targets_compare_on_the_same_splits(bench: dict[str, ModuleType]) -> Non
     mean, se = bench["targets"].ahead(ours, peer)
     assert mean == pytest.approx((1 - 0.5 + 2) / 3)
     assert se == pytest.approx(np.std([1, -0.5, 2], ddof=1) / np.sqrt(3))
+
+
+def test_hindsight_takes_the_least_price_that_keeps_the_bound(
+    bench: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the rows themselves the rate lands on the bound, no price on a grid that keeps it saves more, and the target
+    names what it takes from each model."""
+    constrained, data = bench["constrained"], some_data(bench, rows=4000)
+    p = np.clip(data.features["x"] / 4 + 0.3, 0.01, 0.99)
+    monkeypatch.setitem(constrained.BOUNDS, "toy", 0.1)
+    freely, priced = constrained.in_hindsight(data, "toy model", p, 1.0)
+    rate = constrained.false_positive_rate(data, priced.actions)
+    assert constrained.false_positive_rate(data, freely.actions) > 0.2
+    assert 0.1 - 2 / (data.outcomes == 0).sum() < rate <= 0.1
+    for price in np.linspace(0, 30, 301):
+        actions = constrained.priced(data, p, price)
+        if constrained.false_positive_rate(data, actions) <= 0.1:
+            assert data.savings(actions) <= data.savings(priced.actions) + 0.002
+
+    table = bench["score_table"].Table("toy", "EUR")
+    for entry in (freely, priced):
+        table.add(entry, data)
+    given_up = 100 * (data.savings(priced.actions) - data.savings(freely.actions))
+    assert bench["targets"].in_hindsight(table) == f"toy model {given_up:+.2f} ± 0.00"
