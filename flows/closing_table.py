@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flows.main_job import JobResult
@@ -33,7 +34,7 @@ def print_closing(console: Console, home: Home, result: JobResult, *, took_s: fl
             verdict.stage,
             f"[{_COLOUR[verdict.decision]}]{verdict.decision.value}[/]",
             verdict.reason.value,
-            _gates(verdict),
+            escape(_gates(verdict)),
         )
     console.print(table)
     console.print("reports (`trimtab ui reports` opens them all):", highlight=False)

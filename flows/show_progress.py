@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import Progress as ProgressBar
 from rich.progress import TaskID
@@ -97,7 +98,7 @@ class ProgressView:
         colour = _COLOUR[verdict.decision]
         self.say(
             f"[{colour}]{verdict.decision.value:8}[/] [bold]{verdict.stage}[/] "
-            f"{verdict.reason.value}: {verdict.detail}"
+            f"{verdict.reason.value}: {escape(verdict.detail)}"
         )
         for gate in verdict.gates:
             if gate.required or gate.status is GateStatus.FAIL:
@@ -173,7 +174,7 @@ def poll_line(progress: Progress, traffic: str = "") -> str:
     colour = _COLOUR[verdict.decision]
     line = (
         f"  {progress.stage.name:10} {progress.weight_pct:3g} %  {bake_text(progress):18} "
-        f"[{colour}]{verdict.decision.value}[/] {verdict.detail}"
+        f"[{colour}]{verdict.decision.value}[/] {escape(verdict.detail)}"
     )
     if gates:
         line += f"\n      {gates}"
@@ -198,7 +199,7 @@ def gate_table(gates: Sequence[GateResult]) -> Table:
             number(gate.bound),
             f"{gate.n:,}",
             evidence,
-            gate.detail,
+            Text(gate.detail),
         )
     return table
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import typer
+from rich.markup import escape
 
 from flows.commands.output import HOME_OPTION, JSON_OPTION, console, fail, open_records, print_json
 
@@ -39,4 +40,4 @@ def export_history(
     stages = ", ".join(f"{units:,} in {stage}" for stage, units in found.by_stage.items())
     console.print(f"{out}: {found.units:,} units of {rollout}: {stages}", highlight=False, soft_wrap=True)
     for column, why in found.lacks.items():
-        console.print(f"[yellow]without[/] {column}: {why}", highlight=False, soft_wrap=True)
+        console.print(f"[yellow]without[/] {column}: {escape(why)}", highlight=False, soft_wrap=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+from rich.markup import escape
 
 from flows.commands.output import (
     HOME_OPTION,
@@ -104,9 +105,11 @@ def verify(
     if as_json:
         print_json({**asdict(found), "ok": found.ok and signed.ok, "checkpoints": asdict(signed)})
     elif not found.ok:
-        console.print(f"[red]ledger broken[/] at entry {found.first_bad}: {found.why}", highlight=False)
+        console.print(
+            f"[red]ledger broken[/] at entry {found.first_bad}: {escape(found.why)}", highlight=False
+        )
     elif not signed.ok:
-        console.print(f"[red]ledger broken[/]: {signed.why}", highlight=False)
+        console.print(f"[red]ledger broken[/]: {escape(signed.why)}", highlight=False)
     else:
         console.print(
             f"[green]ledger whole[/]: {found.entries} entries, head {found.head.hash[:16]}; {_signed(signed)}",

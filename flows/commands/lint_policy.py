@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+from rich.markup import escape
 
 from flows.commands.output import JSON_OPTION, console, print_json, print_table, refuse_policy
 
@@ -47,7 +48,7 @@ def lint(
         print_json({"ok": is_ok, "issues": [], "warnings": found, "plan": [plan.to_json() for plan in plans]})
         raise SystemExit(0 if is_ok else 1)
     for issue in warnings:
-        console.print(f"[yellow]warning[/]  {issue}", highlight=False, soft_wrap=True)
+        console.print(f"[yellow]warning[/]  {escape(str(issue))}", highlight=False, soft_wrap=True)
     _print_plans(policies.rollout, plans)
     if not is_ok:
         raise SystemExit(1)

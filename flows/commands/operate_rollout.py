@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import typer
+from rich.markup import escape
 
 from flows.commands.export_history import export_history
 from flows.commands.output import (
@@ -262,7 +263,7 @@ def kill(
     if not found:
         console.print(f"no rollout of {service!r} is under way; nothing to kill", highlight=False)
     for rollout_id, why in late.items():
-        console.print(f"[red]not killed[/] {rollout_id}: {why}", highlight=False)
+        console.print(f"[red]not killed[/] {rollout_id}: {escape(why)}", highlight=False)
     for one in found:
         if one.rollout_id in late:
             continue

@@ -38,12 +38,12 @@ def print_json(value: object) -> None:
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table for people."""
-    table = Table(title=title, title_justify="left", header_style="bold")
+    """A table for people. Its cells are text, not markup: they hold what others wrote."""
+    table = Table(title=escape(title), title_justify="left", header_style="bold")
     for column in header:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(escape(cell) for cell in row))
     console.print(table)
 
 
@@ -51,7 +51,7 @@ def print_pairs(pairs: Mapping[str, object]) -> None:
     """Names and values, aligned."""
     width = max(len(name) for name in pairs)
     for name, value in pairs.items():
-        console.print(f"[dim]{name:{width}}[/]  {value}", highlight=False, soft_wrap=True)
+        console.print(f"[dim]{name:{width}}[/]  {escape(str(value))}", highlight=False, soft_wrap=True)
 
 
 def open_records(name: str) -> tuple[Home, Database]:
@@ -88,5 +88,5 @@ def refuse_policy(error: PolicyError, *, as_json: bool, more: Mapping[str, objec
 
 def fail(message: str, *, code: int = 1) -> NoReturn:
     """Say what is wrong on standard error and end with this exit status."""
-    Console(stderr=True).print(f"[red]trimtab:[/] {message}", highlight=False, soft_wrap=True, markup=True)
+    Console(stderr=True).print(f"[red]trimtab:[/] {escape(message)}", highlight=False, soft_wrap=True)
     raise SystemExit(code)

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 import typer
+from rich.markup import escape
 
 from flows.commands.output import HOME_OPTION, JSON_OPTION, console, fail, open_records, print_json
 
@@ -73,7 +74,7 @@ def _print(found: Replayed, *, took_s: float) -> None:
         f"{word} {found.rollout_id}: {', '.join(parts)} ({took_s:.1f} s)", highlight=False, soft_wrap=True
     )
     for one in found.silent:
-        console.print(f"  [yellow]not recomputed[/] {one}", highlight=False, soft_wrap=True)
+        console.print(f"  [yellow]not recomputed[/] {escape(one)}", highlight=False, soft_wrap=True)
     if found.differs:
         first, more = found.differs[0], len(found.differs) - 1
         console.print(f"  first: {first.sentence()}", highlight=False, soft_wrap=True, markup=False)

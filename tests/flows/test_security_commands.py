@@ -142,3 +142,29 @@ def test_both_interfaces_are_described(
     control = json.loads(run("openapi", "control"))
     assert control["paths"]["/approvals"]["post"]["description"] == "Needs: role approver or higher."
     run("openapi", "decide", status=1)
+
+
+HOSTILE = "[/red] [bold] \\[a, b] [link=http://x]"
+
+
+def test_what_a_person_wrote_is_no_markup(db: Database) -> None:
+    """Brackets in an argument come back as they were, in an error for people; they end no command in a traceback."""
+    for arguments in (
+        ("trace", HOSTILE),
+        ("replay", HOSTILE),
+        ("token", "create", HOSTILE, "--role", "viewer"),
+        ("token", "create", "ana", "--role", HOSTILE),
+        ("token", "revoke", HOSTILE),
+        ("key", "distrust", HOSTILE),
+        ("release", "verify", HOSTILE),
+        ("report", "--stage", HOSTILE),
+    ):
+        done = CliRunner().invoke(app, list(arguments))
+        assert (done.exit_code in (1, 2), type(done.exception)) == (True, SystemExit), arguments
+        assert "[/red] [bold]" in done.output
+
+
+def test_a_reason_on_the_ledger_is_no_markup(db: Database) -> None:
+    """Whoever may give an order cannot make the ledger unreadable by his reason, nor hide what he wrote."""
+    append(db, "order", {"by": "mallory", "reason": HOSTILE}, service="s", rollout_id="r", at=1.0)
+    assert "[/red] [bold]" in run("ledger", "show")
