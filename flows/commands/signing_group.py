@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import typer
+from rich.markup import escape
 
 from flows.commands.output import (
     HOME_OPTION,
@@ -73,7 +74,7 @@ def verify(
             said = f"signed by {line['signed_by']!r}, key {str(line['keyid'])[:16]}"
             word = "[green]whole[/]" if line["ok"] else "[red]refused[/]"
             console.print(
-                f"{word} {line['release']}: {said if line['ok'] else line['why']}",
+                f"{word} {escape(str(line['release']))}: {escape(said if line['ok'] else str(line['why']))}",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -146,9 +147,8 @@ def trust(
     if as_json:
         print_json({"trusted": [vars(key) for key in keys]})
     else:
-        console.print(
-            f"trusted: {', '.join(f'{key.name} ({key.keyid[:16]})' for key in keys)}", highlight=False
-        )
+        names = ", ".join(f"{key.name} ({key.keyid[:16]})" for key in keys)
+        console.print(f"trusted: {names}", highlight=False, markup=False)
 
 
 def distrust(
@@ -160,15 +160,19 @@ def distrust(
 
     Example: trimtab key distrust 2f4e…
     """
+    from services.ledger.checkpoints import write_checkpoint
     from services.signing.keys import distrust as remove
+    from services.signing.keys import signer_of
 
     home, db = open_records(name)
     gone = _or_refused(lambda: remove(home.keys, keyid))
     _put_on_record(db, "distrusted", gone)
+    # What it signed of the ledger is worth nothing now: this home's own key takes it over.
+    write_checkpoint(db, signer_of(home.keys, name=home.root.name), at=time.time())
     if as_json:
         print_json(vars(gone))
     else:
-        console.print(f"no longer trusted: {gone.name} ({gone.keyid[:16]})", highlight=False)
+        console.print(f"no longer trusted: {gone.name} ({gone.keyid[:16]})", highlight=False, markup=False)
 
 
 def rotate(name: str = HOME_OPTION, as_json: bool = JSON_OPTION) -> None:

@@ -88,7 +88,10 @@ def _run(home: Home, database_url: str) -> int:
         state.reader,
         on_error=lambda why: log_event(LOGGER, "weight_read_failed", level=logging.ERROR, why=why),
     )
-    checkpointer = Checkpointer(db, signer_of(home.keys, name=home.root.name), every_s=CHECKPOINT_EVERY_S)
+    signer_of(home.keys, name=home.root.name)  # made now, and a key that cannot be used is told at the start
+    checkpointer = Checkpointer(
+        db, lambda: signer_of(home.keys, name=home.root.name), every_s=CHECKPOINT_EVERY_S
+    )
 
     def shipped(report: ShipReport) -> None:
         state.shipped(report)
@@ -131,7 +134,7 @@ def _sign_ledger(checkpointer: Checkpointer, *, at_once: bool = False) -> None:
     """A checkpoint that cannot be written must not stop the shipper; the next pass tries again."""
     try:
         checkpointer.look(time.time(), at_once=at_once)
-    except (LedgerError, OSError) as error:
+    except (LedgerError, SignatureError, OSError) as error:
         log_event(LOGGER, "checkpoint_failed", level=logging.ERROR, error=type(error).__name__, why=error)
 
 

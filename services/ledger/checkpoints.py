@@ -2,10 +2,12 @@
 
 A forger who rewrites the whole chain, its head file included, must also forge these. Whoever holds the home's key can:
 so a checkpoint is worth most where it is kept elsewhere, with the public key (`trimtab ledger checkpoint --out`), and
-handed to `verify` from there. Must never import: sqlalchemy, policies, flows.
+handed to `verify` from there. A key that was distrusted vouches for nothing: what it signed is passed over where a
+later checkpoint by a trusted key stands for the same chain. Must never import: sqlalchemy, policies, flows.
 """
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from securesystemslib.signer import CryptoSigner
 
 from services.ledger.ledger import LedgerHead, read_head
 from services.signing.envelope import open_signed, sign
-from services.signing.keys import SignatureError, TrustedKey
+from services.signing.keys import SignatureError, TrustedKey, UntrustedSigner
 from services.store import ledger_rows
 from services.store.database import Database
 
@@ -49,15 +51,21 @@ def write_checkpoint(db: Database, signer: CryptoSigner, *, at: float) -> str | 
         return None
     envelope = sign(asdict(Checkpoint(head.entries, head.hash, float(at))), PAYLOAD_TYPE, signer)
     file = db.folder / CHECKPOINTS_FILE
-    with FileLock(f"{file}.lock", timeout=30), file.open("a", encoding="utf-8") as stream:
-        stream.write(envelope + "\n")
+    with FileLock(f"{file}.lock", timeout=30), file.open("a+b") as stream:
+        stream.seek(0)
+        stream.truncate(stream.read().rfind(b"\n") + 1)  # a line that a full disk or a power cut has torn
+        stream.write(f"{envelope}\n".encode())
+        stream.flush()
+        os.fsync(stream.fileno())
     return envelope
 
 
 def kept_checkpoints(folder: Path) -> tuple[str, ...]:
-    """The envelopes beside the ledger, oldest first."""
+    """The envelopes beside the ledger, oldest first; a last line without its end was never written whole."""
     file = folder / CHECKPOINTS_FILE
-    return tuple(file.read_text(encoding="utf-8").splitlines()) if file.exists() else ()
+    if not file.exists():
+        return ()
+    return tuple(file.read_text(encoding="utf-8", errors="replace").rpartition("\n")[0].splitlines())
 
 
 def verify_checkpoints(
@@ -65,13 +73,17 @@ def verify_checkpoints(
 ) -> CheckpointsCheck:
     """Whether every checkpoint is signed by a trusted key and says of the ledger what the ledger says of itself.
 
-    The chain itself is `ledger.verify`'s to check; this compares the hashes that stand in it.
+    One by another key is passed over if a trusted one follows it. The chain itself is `ledger.verify`'s to check;
+    this compares the hashes that stand in it.
     """
     last: Checkpoint | None = None
-    signed_by, count = "", 0
+    signed_by, count, untrusted = "", 0, ""
     for count, text in enumerate(envelopes, start=1):
         try:
             last, signed_by = _opened(text, trusted)
+        except UntrustedSigner as error:
+            untrusted = f"checkpoint {count}: {error}"
+            continue
         except SignatureError as error:
             return CheckpointsCheck(False, count, last, signed_by, f"checkpoint {count}: {error}")
         found = ledger_rows.rows_after(db, last.entries - 1, limit=1)
@@ -80,28 +92,35 @@ def verify_checkpoints(
         elif found[0].hash != last.hash:
             why = f"entry {last.entries} has another hash than in checkpoint {count}: the chain was rewritten"
         else:
+            untrusted = ""
             continue
         return CheckpointsCheck(False, count, last, signed_by, why)
-    return CheckpointsCheck(True, count, last, signed_by, "")
+    return CheckpointsCheck(not untrusted, count, last, signed_by, untrusted)
 
 
 class Checkpointer:
     """Signs the head whenever it has grown, at most every `every_s`; for whoever runs all the time."""
 
-    def __init__(self, db: Database, signer: CryptoSigner, *, every_s: float) -> None:
+    def __init__(self, db: Database, signer: Callable[[], CryptoSigner], *, every_s: float) -> None:
+        """signer: asked each time, because a key may be rotated meanwhile."""
         self._db, self._signer, self._every_s = db, signer, every_s
         self._signed: LedgerHead | None = None
         self._at: float | None = None
 
     def look(self, now: float, *, at_once: bool = False) -> bool:
-        """Sign if it is time to and there is something new; whether it did. `at_once`: whenever there is."""
+        """Sign if it is time to and there is something new; whether it did. `at_once`: whenever there is.
+
+        Raises LedgerError, SignatureError, OSError; the next look after `every_s` tries again.
+        """
         if self._at is not None and now - self._at < self._every_s and not at_once:
             return False
         head = read_head(self._db)
         if head is None or head == self._signed:
             return False
-        self._at, self._signed = now, head
-        return write_checkpoint(self._db, self._signer, at=now) is not None
+        self._at = now
+        is_written = write_checkpoint(self._db, self._signer(), at=now) is not None
+        self._signed = head  # not before: what failed is tried again
+        return is_written
 
 
 def _opened(text: str, trusted: Sequence[TrustedKey]) -> tuple[Checkpoint, str]:

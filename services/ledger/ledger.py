@@ -15,6 +15,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,7 +32,7 @@ _PAGE = 1_000
 
 
 class LedgerError(ValueError):
-    """An entry that cannot be written: its body is not JSON, or holds NaN or an integer beyond 2**53."""
+    """An entry that cannot be written (no JSON, or NaN, or an integer beyond 2**53), or one that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,12 @@ def append(
 def entries(
     db: Database, rollout_id: str | None = None, kind: str | None = None, *, after: int = 0
 ) -> tuple[LedgerEntry, ...]:
-    """The entries in order; of one rollout, of one kind, after a `seq`, where asked."""
+    """The entries in order; of one rollout, of one kind, after a `seq`, where asked. Raises LedgerError."""
     return tuple(_entry(row) for row in _rows(db, after=after, rollout_id=rollout_id, kind=kind))
 
 
 def latest(db: Database, rollout_id: str, kind: str) -> LedgerEntry | None:
-    """The last entry of a kind in a rollout; None if there is none."""
+    """The last entry of a kind in a rollout; None if there is none. Raises LedgerError."""
     row = ledger_rows.latest(db, rollout_id=rollout_id, kind=kind)
     return None if row is None else _entry(row)
 
@@ -184,7 +185,7 @@ def _fault(row: LedgerRow, head: LedgerHead) -> str:
         if _canonical(body).decode() != row.body:
             return "its body is not the canonical text that was written"
         computed = _hash(row, body)
-    except (ValueError, TypeError, rfc8785.CanonicalizationError) as error:
+    except (ValueError, TypeError, RecursionError, rfc8785.CanonicalizationError) as error:
         return f"it cannot be read: {error}"
     return "" if computed == row.hash else "its hash is not the hash of its content"
 
@@ -216,4 +217,17 @@ def _plain(value: object) -> object:
 
 
 def _entry(row: LedgerRow) -> LedgerEntry:
-    return LedgerEntry(**{**vars(row), "body": json.loads(row.body)})
+    """Raises LedgerError for a row that no `append` wrote."""
+    try:
+        body = json.loads(row.body)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise LedgerError(_unreadable(row)) from error
+    if not isinstance(body, dict) or not isinstance(row.at, float) or not isfinite(row.at):
+        raise LedgerError(_unreadable(row))
+    return LedgerEntry(**{**vars(row), "body": body})
+
+
+def _unreadable(row: LedgerRow) -> str:
+    return (
+        f"entry {row.seq} of the ledger is no entry: somebody changed it; `trimtab ledger verify` says more"
+    )

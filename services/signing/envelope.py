@@ -11,7 +11,7 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import Error, VerificationError
 from securesystemslib.signer import CryptoSigner
 
-from services.signing.keys import SignatureError, TrustedKey
+from services.signing.keys import SignatureError, TrustedKey, UntrustedSigner
 
 
 def sign(payload: Mapping[str, object], payload_type: str, signer: CryptoSigner) -> str:
@@ -25,7 +25,7 @@ def sign(payload: Mapping[str, object], payload_type: str, signer: CryptoSigner)
 def open_signed(
     text: str | bytes, payload_type: str, trusted: Sequence[TrustedKey]
 ) -> tuple[Mapping[str, object], TrustedKey]:
-    """What an envelope says, and whose key vouches for it. Raises: SignatureError."""
+    """What an envelope says, and whose key vouches for it. Raises: SignatureError, UntrustedSigner of them."""
     try:
         envelope = Envelope.from_dict(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Error) as error:
@@ -35,7 +35,7 @@ def open_signed(
     known = {key.keyid: key for key in trusted}
     if not set(envelope.signatures) & set(known):
         signers = ", ".join(sorted(keyid[:16] for keyid in envelope.signatures)) or "nobody"
-        raise SignatureError(f"it is signed by {signers}, whom nobody here trusts")
+        raise UntrustedSigner(f"it is signed by {signers}, whom nobody here trusts")
     try:
         accepted = envelope.verify([key.to_key() for key in trusted], 1)
     except VerificationError as error:

@@ -23,6 +23,10 @@ class SignatureError(RuntimeError):
     """A key cannot be used, or a signature is missing, wrong, or by nobody who is trusted."""
 
 
+class UntrustedSigner(SignatureError):
+    """A whole signature, by a key that is not trusted here, or not any more."""
+
+
 @dataclass(frozen=True)
 class TrustedKey:
     """A public key and whose it is; `public` 64 hex digits, `keyid` its fingerprint."""
@@ -99,12 +103,17 @@ def trust(folder: Path, *, name: str, public: str) -> TrustedKey:
 
 
 def distrust(folder: Path, keyid: str) -> TrustedKey:
-    """Trust a key no longer: what it signed is not served any more. Raises: SignatureError if it was not trusted."""
+    """Trust a key no longer: what it signed is not served any more.
+
+    Raises: SignatureError if it was not trusted, or is the one that this home signs with.
+    """
     with _locked(folder):
         known = trusted_keys(folder / TRUSTED_FILE)
         gone = [key for key in known if key.keyid == keyid]
         if not gone:
             raise SignatureError(f"'keyid' must be one that is trusted: {keyid[:80]!r}")
+        if (folder / SIGNING_FILE).exists() and signer_of(folder, name="").public_key.keyid == keyid:
+            raise SignatureError(f"'keyid' must not be this home's own; `trimtab key rotate` first: {keyid}")
         _write_trusted(folder, [key for key in known if key.keyid != keyid])
     return gone[0]
 

@@ -16,7 +16,7 @@ from services.ledger.checkpoints import (
     write_checkpoint,
 )
 from services.ledger.ledger import HEAD_FILE, append, verify
-from services.signing.keys import TrustedKey, signer_of, trusted_keys
+from services.signing.keys import SignatureError, TrustedKey, distrust, rotate, signer_of, trusted_keys
 from services.store.database import Database
 
 
@@ -112,7 +112,7 @@ def test_the_checkpointer_signs_what_is_new_and_not_too_often(
     db: Database, tmp_path: Path, signer: CryptoSigner
 ) -> None:
     """Nothing new, nothing signed; at most one in its interval; at the end what is left."""
-    one = Checkpointer(db, signer, every_s=10)
+    one = Checkpointer(db, lambda: signer, every_s=10)
     assert not one.look(0.0)
     fill(db, 1)
     assert one.look(1.0)
@@ -124,3 +124,51 @@ def test_the_checkpointer_signs_what_is_new_and_not_too_often(
     assert one.look(22.0, at_once=True)
     assert not one.look(22.0, at_once=True)
     assert len((tmp_path / CHECKPOINTS_FILE).read_text().splitlines()) == 3
+
+
+def test_a_distrusted_key_breaks_no_ledger(
+    db: Database, tmp_path: Path, signer: CryptoSigner, trusted: tuple[TrustedKey, ...]
+) -> None:
+    """What a key signed that is trusted no more is passed over, but only where a trusted checkpoint follows it."""
+    fill(db, 2)
+    write_checkpoint(db, signer, at=1.0)
+    rotated = rotate(tmp_path / "keys", name="main")
+    one = Checkpointer(db, lambda: signer_of(tmp_path / "keys", name="main"), every_s=0.0)
+    distrust(tmp_path / "keys", trusted[0].keyid)
+    now = trusted_keys(tmp_path / "keys" / "trusted.json")
+    alone = verify_checkpoints(db, kept_checkpoints(tmp_path), now)
+    assert (alone.ok, "nobody here trusts" in alone.why) == (False, True)
+    assert one.look(2.0)
+    found = verify_checkpoints(db, kept_checkpoints(tmp_path), now)
+    assert (found.ok, found.count, found.why) == (True, 2, "")
+    assert [key.keyid for key in now] == [rotated.public_key.keyid]
+    with pytest.raises(SignatureError, match="rotate` first"):
+        distrust(tmp_path / "keys", rotated.public_key.keyid)
+
+
+def test_a_torn_checkpoint_is_no_broken_ledger(
+    db: Database, tmp_path: Path, signer: CryptoSigner, trusted: tuple[TrustedKey, ...]
+) -> None:
+    """A line that a full disk has cut is not counted, and the next one does not run into it."""
+    fill(db, 1)
+    write_checkpoint(db, signer, at=1.0)
+    write_checkpoint(db, signer, at=2.0)
+    file = tmp_path / CHECKPOINTS_FILE
+    file.write_bytes(file.read_bytes()[:-40])
+    assert verify_checkpoints(db, kept_checkpoints(tmp_path), trusted).count == 1
+    write_checkpoint(db, signer, at=3.0)
+    found = verify_checkpoints(db, kept_checkpoints(tmp_path), trusted)
+    assert (found.ok, found.count) == (True, 2)
+
+
+def test_a_checkpoint_that_failed_is_tried_again(db: Database, tmp_path: Path, signer: CryptoSigner) -> None:
+    """A disk that refuses once costs one interval, not the checkpoint."""
+    fill(db, 1)
+    one = Checkpointer(db, lambda: signer, every_s=10)
+    file = tmp_path / CHECKPOINTS_FILE
+    file.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        one.look(1.0)
+    file.rmdir()
+    assert not one.look(2.0)
+    assert one.look(11.0)

@@ -187,3 +187,18 @@ def test_concurrent_appenders_queue(db: Database, store_url: str, tmp_path: Path
     check = verify(db)
     assert (check.ok, check.entries) == (True, 100)
     assert read_head(db) == check.head
+
+
+@on_sqlite
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("body", "[" * 100_000), ("body", "torn"), ("body", "[]"), ("at", "abc"), ("at", 9e999)],
+)
+def test_an_entry_that_is_none_is_told(db: Database, column: str, value: object) -> None:
+    """What nobody can read is named by the check, and is an error in words for whoever reads the ledger."""
+    fill(db)
+    tamper(db, f"UPDATE ledger SET {column} = ? WHERE seq = 3", value)  # noqa: S608
+    check = verify(db)
+    assert (check.ok, check.first_bad) == (False, 3)
+    with pytest.raises(LedgerError, match=r"entry 3 .*ledger verify"):
+        entries(db)
