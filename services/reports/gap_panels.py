@@ -24,9 +24,12 @@ _Z95 = 1.959964
 
 @dataclass(frozen=True)
 class WatchedGap:
-    """A bound on how far the shares of `action` may differ between group a and the others.
+    """A bound on how far a share may differ between group a and the others: of the decisions with `action`; with
+    `among`, of that action among the decisions with that outcome; with `outcome`, of that outcome among those with
+    that action.
 
-    `column` of the frames is true for group a, false for the others, missing where nobody can tell.
+    `column` of the frames is true for group a, false for the others, missing where nobody can tell; their column
+    `outcome` is missing where it is not known or not mature. `unseen`: why live decisions cannot tell the share.
     """
 
     name: str
@@ -34,14 +37,31 @@ class WatchedGap:
     action: str
     groups: tuple[str, str]
     at_most: float
+    among: str | None = None
+    outcome: str | None = None
+    unseen: str = ""
+
+    @property
+    def share(self) -> str:
+        """What is compared, in words."""
+        if self.outcome is not None:
+            return f"share of '{self.outcome}' among '{self.action}'"
+        return f"share '{self.action}'" + (f" among '{self.among}'" if self.among is not None else "")
+
+    @property
+    def whole(self) -> str:
+        """Which decisions the share is of, in words."""
+        if self.outcome is not None:
+            return f"decisions '{self.action}' with a known outcome"
+        return "decisions" + (f" with outcome '{self.among}'" if self.among is not None else "")
 
 
 @dataclass(frozen=True)
 class _Arm:
-    """Decisions in the order of time, (n,) each: of group a, and given the action."""
+    """The decisions that the share is of, in the order of time, (n,) each: of group a, and counted in the share."""
 
     in_a: NDArray[np.bool_]
-    acted: NDArray[np.bool_]
+    counted: NDArray[np.bool_]
 
 
 def gap_panels(
@@ -50,6 +70,9 @@ def gap_panels(
     """A picture and a table for each gap; without the picture where a group has fewer than 20 decisions."""
     panels: list[Panel] = []
     for gap in gaps:
+        if gap.unseen:
+            panels.append(_unseen(gap))
+            continue
         arms = {"candidate": _arm(candidate, gap)}
         if stable is not None:
             arms["stable"] = _arm(stable, gap)
@@ -60,25 +83,35 @@ def gap_panels(
             panels.append(
                 Curve(
                     title=f"{gap.name}: the gap so far",
-                    x_label="decisions",
-                    y_label=f"share '{gap.action}': {gap.groups[0]} less {gap.groups[1]}",
+                    x_label=gap.whole,
+                    y_label=f"{gap.groups[0]} less {gap.groups[1]}",
                     lines=tuple(lines),
                     value=float(lines[-1].y[-1]),
                     levels=(("limit", gap.at_most), ("limit", -gap.at_most)),
-                    note=f"Band: plain 95 % interval at each n, from {LEAST_IN_GROUP} decisions in each group on. "
-                    "Between the limits: as agreed.",
+                    note=f"Compared: {gap.share}. Band: plain 95 % interval at each n, from {LEAST_IN_GROUP} "
+                    "decisions in each group on. Between the limits: as agreed.",
                 )
             )
         panels.append(_rates(gap, arms))
     return tuple(panels)
 
 
+def _unseen(gap: WatchedGap) -> Table:
+    note = f"Not seen live: {gap.unseen}. It is judged on recorded rows, before the release."
+    return Table(f"{gap.name}: the shares", ("", gap.share), (("candidate", "–"),), 0.0, note)
+
+
 def _arm(frame: pd.DataFrame, gap: WatchedGap) -> _Arm:
-    known = frame[frame[gap.column].notna()]
+    is_acted, counts = frame["action"].astype(str) == gap.action, frame[gap.column].notna()
+    is_counted = is_acted
+    if gap.among is not None:
+        counts &= frame["outcome"] == gap.among
+    elif gap.outcome is not None:
+        counts &= is_acted & frame["outcome"].notna()
+        is_counted = frame["outcome"] == gap.outcome
+    known = frame.assign(counted=is_counted)[counts]
     known = known.sort_values("at") if "at" in known else known
-    return _Arm(
-        known[gap.column].to_numpy(dtype=bool), (known["action"].astype(str) == gap.action).to_numpy()
-    )
+    return _Arm(known[gap.column].to_numpy(dtype=bool), known["counted"].to_numpy(dtype=bool))
 
 
 def _so_far(name: str, arm: _Arm) -> tuple[Line, ...]:
@@ -90,7 +123,7 @@ def _so_far(name: str, arm: _Arm) -> tuple[Line, ...]:
     first, last = int(enough[0]), len(arm.in_a) - 1
     at = np.unique(np.geomspace(first + 1, last + 1, 160).astype(np.int64)) - 1
     shares = [
-        np.cumsum(arm.acted & member)[at] / size[at]
+        np.cumsum(arm.counted & member)[at] / size[at]
         for member, size in zip((arm.in_a, ~arm.in_a), sizes, strict=True)
     ]
     apart = shares[0] - shares[1]
@@ -105,14 +138,14 @@ def _rates(gap: WatchedGap, arms: dict[str, _Arm]) -> Table:
         shares = []
         for group, member in zip(gap.groups, (arm.in_a, ~arm.in_a), strict=True):
             n = int(member.sum())
-            shares.append(float(arm.acted[member].mean()) if n else float("nan"))
+            shares.append(float(arm.counted[member].mean()) if n else float("nan"))
             rows.append((name, group, f"{n:,}", f"{shares[-1]:.2%}" if n else "–"))
         if name == "candidate":
             largest = abs(shares[0] - shares[1])
-    note = "One of the groups has no decision of the candidate."
+    note = "One of the groups has no such decision of the candidate."
     if np.isfinite(largest):
         note = f"Of the candidate they differ by {largest:.2%}; at most {gap.at_most:.2%} is agreed."
-    header = ("", "group", "decisions", f"share '{gap.action}'")
+    header = ("", "group", gap.whole, gap.share)
     return Table(
         f"{gap.name}: the shares", header, tuple(rows), largest if np.isfinite(largest) else 0.0, note
     )

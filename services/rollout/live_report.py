@@ -116,8 +116,8 @@ def arm_frame(
     """One row a decision, with the columns that services/reports/live_panels.py names.
 
     `amounts`: what was measured of fields hidden when deciding.
-    `utility` is NaN for a decision later than `mature_at` (epoch s), whatever its action: one whose outcome is known at
-    once must not mature earlier (gates.md, semantic 7).
+    `utility` is NaN, and `outcome` missing, for a decision later than `mature_at` (epoch s), whatever its action: one
+    whose outcome is known at once must not mature earlier (gates.md, semantic 7).
     """
     rows: list[dict[str, Any]] = [orjson.loads(d.row) for d in decided]
     frame = pd.DataFrame(
@@ -131,6 +131,7 @@ def arm_frame(
         }
     )
     frame["utility"] = np.where(frame["at"] <= mature_at, _utilities(decided, utility, amounts), np.nan)
+    frame["outcome"] = [d.outcome if d.at <= mature_at else None for d in decided]
     for gap in watched_gaps(utility):
         (constraint,) = (one for one in utility.constraints if one.name == gap.name)
         frame[gap.column] = [_in_group_a(row, constraint) for row in rows]
@@ -138,12 +139,28 @@ def arm_frame(
 
 
 def watched_gaps(utility: UtilitySpec) -> tuple[WatchedGap, ...]:
-    """The bounded gaps of action rates: what a report can draw without waiting for outcomes."""
+    """The bounded gaps, each with why live decisions cannot tell it where they cannot."""
     return tuple(
-        WatchedGap(one.name, f"group of {one.name}", one.action, one.group_names, one.at_most)
+        WatchedGap(
+            one.name,
+            f"group of {one.name}",
+            one.action,
+            one.group_names,
+            one.at_most,
+            among=one.among,
+            outcome=one.outcome,
+            unseen=_unseen(one, utility),
+        )
         for one in utility.constraints
-        if one.kind == "action_rate_gap" and one.action is not None and one.at_most is not None
+        if one.group_field is not None and one.action is not None and one.at_most is not None
     )
+
+
+def _unseen(gap: Constraint, utility: UtilitySpec) -> str:
+    """A rate among an outcome needs it after every action, a precision after its own; else it is of the seen alone."""
+    needed = utility.actions if gap.among is not None else (gap.action,) if gap.outcome is not None else ()
+    missing = [one for one in needed if one not in utility.outcome_known_after]
+    return f"no outcome is known after {', '.join(map(repr, missing))}" if missing else ""
 
 
 def _in_group_a(row: Mapping[str, Any], constraint: Constraint) -> bool | None:

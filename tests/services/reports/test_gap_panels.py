@@ -1,5 +1,7 @@
 """Gaps between groups in a live report: the difference so far with its band, against the limits, and the shares."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -53,4 +55,37 @@ def test_a_group_of_few_has_shares_but_no_picture() -> None:
     (alone,) = gap_panels(few.iloc[:10], None, [GAP])
     assert isinstance(alone, Table)
     assert alone.rows[1] == ("candidate", "age > 30", "0", "–")
-    assert "no decision of the candidate" in alone.note
+    assert "no such decision of the candidate" in alone.note
+
+
+@pytest.mark.parametrize("kind", ["rate_among", "precision"])
+def test_a_gap_among_outcomes_is_of_the_decisions_it_names(kind: str) -> None:
+    """Calls among those that were refused, and refusals among the called: each of its own decisions; those without a
+    known outcome are in neither."""
+    frame = arm(2_000, rate_a=0.3, rate_b=0.5)
+    draw = np.random.default_rng(3)
+    frame["outcome"] = draw.choice(np.array(["yes", "no", None], dtype=object), len(frame))
+    is_call, is_no, in_a = frame["action"] == "call", frame["outcome"] == "no", frame["group of by_age"]
+    if kind == "rate_among":
+        gap, part, whole = replace(GAP, among="no"), is_call & is_no, is_no
+        words = ("decisions with outcome 'no'", "share 'call' among 'no'")
+    else:
+        gap, part, whole = replace(GAP, outcome="no"), is_call & is_no, is_call & frame["outcome"].notna()
+        words = ("decisions 'call' with a known outcome", "share of 'no' among 'call'")
+    curve, table = gap_panels(frame, None, [gap])
+    assert isinstance(curve, Curve)
+    assert isinstance(table, Table)
+    a, b = part[in_a].sum() / whole[in_a].sum(), part[~in_a].sum() / whole[~in_a].sum()
+    assert curve.lines[0].y[-1] == pytest.approx(a - b)
+    assert curve.lines[0].x[-1] == whole.sum()
+    assert curve.x_label == words[0]
+    assert table.header[2:] == words
+    assert table.rows[1] == ("candidate", "age > 30", f"{whole[~in_a].sum():,}", f"{b:.2%}")
+
+
+def test_a_gap_that_live_decisions_cannot_tell_says_why() -> None:
+    """One line instead of a share of those that happen to be seen."""
+    gap = replace(GAP, among="no", unseen="no outcome is known after 'leave'")
+    (table,) = gap_panels(arm(200, rate_a=0.1, rate_b=0.4), None, [gap])
+    assert isinstance(table, Table)
+    assert "Not seen live: no outcome is known after 'leave'." in table.note

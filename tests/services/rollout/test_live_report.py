@@ -96,6 +96,24 @@ def test_groups_are_those_of_the_constraints() -> None:
         assert list(frame[column]) == [True, False, None]
 
 
+def test_gaps_among_outcomes_wait_for_mature_ones() -> None:
+    """The outcome stands in the frame once it is mature; a rate among an outcome is said to be unseen where an action
+    leaves none, a precision is seen."""
+    gap = UTILITY.constraints[-1]
+    among = replace(gap, name="among", kind="rate_among_gap", among="not_subscribed")
+    precision = replace(gap, name="precise", kind="precision_gap", outcome="subscribed")
+    utility = replace(UTILITY, constraints=(among, precision))
+    seen = {one.name: (one.among, one.outcome, one.unseen) for one in watched_gaps(utility)}
+    assert seen == {
+        "among": ("not_subscribed", None, "no outcome is known after 'leave'"),
+        "precise": (None, "subscribed", ""),
+    }
+    told_of_all = replace(utility, outcome_known_after=utility.actions)
+    assert [one.unseen for one in watched_gaps(told_of_all)] == ["", ""]
+    decided = [decision(at, action="call", outcome="subscribed") for at in (10.0, 20.0)]
+    assert list(arm_frame(decided, utility, mature_at=15.0)["outcome"]) == ["subscribed", None]
+
+
 @pytest.mark.parametrize("is_known", [True, False])
 def test_agreement_is_said_of_each_decision_where_it_can_be_recomputed(
     is_known: bool, parts: Any, policy_texts: Mapping[str, str], rows: list[dict[str, Any]], tmp_path: Path
