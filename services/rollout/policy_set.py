@@ -20,6 +20,7 @@ from policies.utility.scenarios import KnownField, ScenarioSet, load_scenarios, 
 from policies.utility.utility import UtilitySpec, load_utility
 from policies.utility.utility_mistakes import unknown_fields
 from services.data.contract import DataContract, load_contract
+from services.rollout.late_amounts import amounts_after_the_label, known_later
 from services.training.plan import LAGRANGIAN, TrainingPlan, load_plan
 from services.training.rate_bounds import rate_bounds
 
@@ -200,6 +201,7 @@ def _disagreements(
     found += text_fields(utility, documents["utility.yaml"], texts)
     found += _groups(contract, utility, documents["utility.yaml"])
     found += _hidden_in_log(contract, utility, documents)
+    found += amounts_after_the_label(contract, utility, documents["contract.yaml"])
     strangers = sorted(set(contract.label_outcomes.values()) ^ set(utility.outcomes))
     if strangers:
         text = f"outcomes must be those of the contract's label: {', '.join(strangers)} differ"
@@ -226,23 +228,6 @@ def _groups(contract: DataContract, utility: UtilitySpec, document: Document) ->
             )
             found.append(document.issue(("constraints", at, "groupPrices"), text))
     return found
-
-
-def _known_later(policies: PolicySet, document: Document) -> list[Issue]:
-    """Payoffs that read what is known only after the decision; decisions rest on a prediction of it then."""
-    return [
-        document.issue(
-            ("stakeholders", at, "payoffs", action),
-            f"reads '{name}', known only {policies.contract.column(name).available_at_s:g} s after the decision: "
-            "releases decide on their prediction of it; live, a decision whose payoff reads it counts once the amount "
-            f"'{name}' has come with its outcome, within the maturity",
-            of_key=True,
-        )
-        for at, stakeholder in enumerate(policies.utility.stakeholders)
-        for action, row in zip(policies.utility.actions, stakeholder.payoffs, strict=True)
-        for name in policies.utility.hidden
-        if any(name in cell.fields for cell in row)
-    ]
 
 
 def _hidden_in_log(
@@ -280,7 +265,7 @@ def lint_warnings(policies: PolicySet, *, today: date) -> tuple[Issue, ...]:
     """What is allowed but should be looked at: unobservable payoffs, starved bets, a review that is overdue."""
     utility = load_document(policies.texts["utility.yaml"], f"{policies.place}/utility.yaml")
     rollout = load_document(policies.texts["rollout.yaml"], f"{policies.place}/rollout.yaml")
-    found = [*policies.utility.warnings, *_known_later(policies, utility)]
+    found = [*policies.utility.warnings, *known_later(policies, utility)]
     found += doubtful_payoffs(policies.utility, utility, _ends(policies.contract))
     found += rollout_warnings_beside(policies.utility, policies.rollout, rollout)
     for document, due in ((utility, policies.utility.review_by), (rollout, policies.rollout.review_by)):

@@ -73,6 +73,28 @@ def test_payoff_over_an_undeclared_field_names_it() -> None:
     assert "the contract does not offer at decision time: duration" in issues[0]
 
 
+def test_an_amount_that_comes_after_the_label_is_known_is_refused() -> None:
+    """It would be missing from the young rows of the outcomes that need it, and from no others; up to labelDelay it is
+    taken, and a column that no payoff reads may come whenever it does."""
+    role = "- {property: mlRole, value: excluded}"
+    contract = TEXTS["contract.yaml"].replace(role, role.replace("excluded", "payoff"))
+    priced = TEXTS["utility.yaml"].replace("* clip(balance, 0, cap)", "* clip(duration, 0, cap)")
+    priced = priced.replace("range:", "hiddenWhenDeciding: [duration]\nrange:", 1)
+
+    def at(when: str, utility: str) -> dict[str, str]:
+        changed = contract.replace("value: 2h\n", f"value: {when}\n")
+        assert changed != contract
+        return {**TEXTS, "contract.yaml": changed, "utility.yaml": utility}
+
+    with pytest.raises(PolicyError) as caught:
+        parse_policies(SERVICE, at("25h", priced), place="p")
+    (issue,) = caught.value.issues
+    assert "availableAt of 'duration' must be <= the label's labelDelay, 1d: 25h;" in issue.message
+    assert issue.line == line_of("contract.yaml", "value: 2h")
+    parse_policies(SERVICE, at("24h", priced), place="p")
+    parse_policies(SERVICE, at("25h", TEXTS["utility.yaml"]), place="p")
+
+
 def test_a_payoff_column_is_read_where_it_is_named_as_hidden() -> None:
     """With both words the policies load, and the lint says what that means; one word alone is an error in its place."""
     role = "- {property: mlRole, value: excluded}"
@@ -85,7 +107,8 @@ def test_a_payoff_column_is_read_where_it_is_named_as_hidden() -> None:
     found = parse_policies(SERVICE, {**TEXTS, **contract, **reading("duration", "duration")}, place="p")
     assert found.utility.hidden == found.contract.payoff_names == ("duration",)
     (warning,) = [str(one) for one in lint_warnings(found, today=date(2026, 11, 2)) if "duration" in str(one)]
-    assert "reads 'duration', known only 7200 s after the decision: releases decide on" in warning
+    assert "reads 'duration', known only 2h after the decision: releases decide on" in warning
+    assert "That is 4s in rollout.yaml, shorter than the amount takes" in warning
     for texts, path, text in (
         (
             reading("duration", "duration"),
