@@ -186,7 +186,7 @@ class Decider:
         except DecisionLogError as error:
             if mark.can_be_refused:
                 raise
-            self._log.count_missed(error.missing, at=records[0].at)
+            self._log.count_missed(error.missing, at=records[0]["at"])
             return False
         return True
 
@@ -213,7 +213,7 @@ class Decider:
         took_ms: float,
     ) -> list[DecisionRecord]:
         actions = self._scorer.utility.actions
-        at = self.stamps.clock()
+        at, took_ms = self.stamps.clock(), round(took_ms, 3)
         numbers = zip(
             rows if self._mask is None else map(self._mask.hide, rows),
             decisions.actions.tolist(),
@@ -224,23 +224,24 @@ class Decider:
             strict=True,
         )
         return [
-            DecisionRecord(
-                decision_id=self.stamps.new_id(),
-                request_id=mark.request_id,
-                attempt=mark.attempt,
-                at=at,
-                unit=mark.unit,
-                assigned=mark.assigned,
-                shadow=mark.is_shadow,
-                release=self.release_id,
-                action=actions[action],
-                score=score,
-                expected_utility=expected,
-                probabilities=probabilities,
-                row=row,
-                took_ms=round(took_ms, 3),
-                gated=one_gated,
-            )
+            {
+                "v": 1,
+                "decision_id": self.stamps.new_id(),
+                "request_id": mark.request_id,
+                "attempt": mark.attempt,
+                "at": at,
+                "unit": mark.unit,
+                "assigned": mark.assigned,
+                "shadow": mark.is_shadow,
+                "release": self.release_id,
+                "action": actions[action],
+                "score": score,
+                "expected_utility": expected,
+                "probabilities": probabilities,
+                "row": row,
+                "took_ms": took_ms,
+                "gated": one_gated,
+            }
             for row, action, score, probabilities, expected, one_gated in numbers
         ]
 
@@ -256,13 +257,13 @@ class Decider:
             ]
         return [
             {
-                "decision_id": record.decision_id,
-                "action": record.action,
-                "score": record.score,
-                "expected_utility": dict(zip(actions, record.expected_utility, strict=True)),
+                "decision_id": record["decision_id"],
+                "action": record["action"],
+                "score": record["score"],
+                "expected_utility": dict(zip(actions, record["expected_utility"], strict=True)),
                 "operating_point": point,
-                "release": record.release,
-                **({} if record.gated is None else {"gated": record.gated}),
+                "release": record["release"],
+                **({} if record["gated"] is None else {"gated": record["gated"]}),
             }
             for record, point in zip(records, points, strict=True)
         ]

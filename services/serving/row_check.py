@@ -11,8 +11,10 @@ import math
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any, Protocol
 
 import numpy as np
@@ -137,7 +139,7 @@ class _FieldCheck:
             known,
         )
 
-    def passes(self, values: list[Any]) -> bool:
+    def passes(self, values: Sequence[Any]) -> bool:
         """Whether the values of a column are all allowed, but for the range of numbers; False is only a suspicion."""
         if self.kinds is not None:
             return self.kinds.issuperset(map(type, values))
@@ -162,10 +164,12 @@ class RowCheck:
             )
             for column in served
         )
-        self._numbers = tuple(check for check in self._checks if check.is_number)
-        self._others = tuple(check for check in self._checks if not check.is_number)
-        self._low = np.array([[check.low] for check in self._numbers])
-        self._high = np.array([[check.high] for check in self._numbers])
+        numbers = tuple(check for check in self._checks if check.is_number)
+        self._by_kind = (*numbers, *(check for check in self._checks if not check.is_number))
+        self._numbers = len(numbers)
+        self._names = tuple(check.name for check in self._by_kind)
+        self._low = np.array([[check.low] for check in numbers])
+        self._high = np.array([[check.high] for check in numbers])
         self.accepted = frozenset(check.name for check in self._checks)
         self._refused = {c.name: _why_refused(c) for c in columns if c.name not in self.accepted}
         if "rows" in self.accepted:
@@ -180,7 +184,7 @@ class RowCheck:
                 value=len(rows),
                 bound=MAX_ROWS,
             )
-        if len(rows) < MANY_ROWS or not self._all_pass(rows):
+        if len(rows) < MANY_ROWS or self._passing(rows) is None:
             for index, row in enumerate(rows):
                 self._check_row(row, index)
 
@@ -188,28 +192,42 @@ class RowCheck:
         """The rows (n, at most 1000) as columns of n values: numbers and booleans float64 with NaN for missing, the
         rest objects with None. Raises: RowRefused as `check` does.
         """
+        if MANY_ROWS <= len(rows) <= MAX_ROWS and (columns := self._passing(rows)) is not None:
+            return columns
         self.check(rows)
         return self.to_columns(rows)
 
     def to_columns(self, rows: Sequence[Mapping[str, object]]) -> Columns:
         """As `columns`, of rows that are known to keep the contract: nothing is checked."""
-        numbers = np.array(_values(self._numbers, rows), dtype=np.float64)  # None becomes NaN
-        others = np.array(_values(self._others, rows), dtype=object)
-        names = (check.name for check in (*self._numbers, *self._others))
-        return dict(zip(names, (*numbers, *others), strict=True))
+        values = self._values(rows)
+        return self._named(values, np.array(values[: self._numbers], dtype=np.float64))  # None becomes NaN
 
-    def _all_pass(self, rows: Sequence[Any]) -> bool:
-        """Whether every row keeps the contract, told by whole columns, which is cheap; False is only a suspicion."""
+    def _passing(self, rows: Sequence[Any]) -> Columns | None:
+        """The columns, if every row keeps the contract, told by whole columns, which is cheap; None is a suspicion."""
         if not _ROW.issuperset(map(type, rows)) or not all(map(self.accepted.issuperset, rows)):
-            return False
-        numbers, others = _values(self._numbers, rows), _values(self._others, rows)
-        for check, values in zip((*self._numbers, *self._others), (*numbers, *others), strict=True):
-            if not check.passes(values):
-                return False
-        matrix = np.array(numbers, dtype=np.float64)
-        if ((matrix < self._low) | (matrix > self._high)).any():  # of a missing number, neither is true
-            return False
-        return int(np.isnan(matrix).sum()) == sum(values.count(None) for values in numbers)
+            return None
+        values = self._values(rows)
+        if not all(check.passes(column) for check, column in zip(self._by_kind, values, strict=True)):
+            return None
+        numbers = np.array(values[: self._numbers], dtype=np.float64)
+        if ((numbers < self._low) | (numbers > self._high)).any():  # of a missing number, neither is true
+            return None
+        missing = sum(column.count(None) for column in values[: self._numbers])
+        return self._named(values, numbers) if int(np.isnan(numbers).sum()) == missing else None
+
+    def _values(self, rows: Sequence[Mapping[str, object]]) -> list[Sequence[object]]:
+        """The n values of each field, numbers first; None for a field that a row does not have."""
+        names = [name for name in self._names if name in rows[0]]
+        if len(names) > 1 and sum(map(len, rows)) == len(rows) * len(rows[0]):
+            with suppress(KeyError):  # nearly always, all rows have the same fields
+                found = dict(zip(names, zip(*map(itemgetter(*names), rows), strict=True), strict=True))
+                missing = (None,) * len(rows)
+                return [found.get(name, missing) for name in self._names]
+        return [[row.get(name) for row in rows] for name in self._names]
+
+    def _named(self, values: Sequence[Sequence[object]], numbers: NDArray[np.float64]) -> Columns:
+        others = np.array(values[self._numbers :], dtype=object)
+        return dict(zip(self._names, (*numbers, *others), strict=True))
 
     def takes(self, row: object) -> bool:
         """Whether `columns` would take this row."""
@@ -249,11 +267,6 @@ class RowCheck:
             value=row[name],
             bound=sorted(self.accepted),
         )
-
-
-def _values(checks: Sequence[_FieldCheck], rows: Sequence[Mapping[str, object]]) -> list[list[object]]:
-    """The n values of each field."""
-    return [[row.get(check.name) for row in rows] for check in checks]
 
 
 def _why_refused(column: ServedColumn) -> str:

@@ -141,11 +141,9 @@ class CategoryFeature:
 
     def indices(self, values: NDArray[Any]) -> list[int]:
         """Index of each of the (n,) `values`."""
-        index = self._index
-        return [
-            index.get(value if type(value) is str else _category_text(value), UNKNOWN)
-            for value in values.tolist()
-        ]
+        sent = values.tolist()
+        found = [at for at in map(self._index.get, sent) if at is not None]
+        return found if len(found) == len(sent) else [self.index(value) for value in sent]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from services.home import Home, Ports
 from services.ledger.ledger import append, entries, verify
 from services.retention.archive import archived_days
 from services.retention.retention import Done, Kept, run_retention
-from services.serving.decision_log import DecisionLog, DecisionRecord, LogLimits
+from services.serving.decision_log import DecisionLog, DecisionRecord, LogLimits, as_line
 from services.store import decisions as store
 from services.store import rollouts, tables
 from services.store.database import Database, open_database
@@ -28,6 +28,7 @@ from services.store.measurements import Measurement, record_measurements
 from services.store.outcomes import Outcome, record_outcomes
 from services.store.rollouts import RolloutRecord
 from services.telemetry.shipper import Shipper
+from tests.decision_records import made_up_decision
 
 DAY_S = 86_400.0
 NOW = datetime(2026, 11, 22, 15, tzinfo=UTC).timestamp()
@@ -215,9 +216,7 @@ def test_killed_at_any_instant_nothing_is_lost_or_doubled(store_url: str, home: 
 
 
 def logged(name: str, moment: float) -> DecisionRecord:
-    return DecisionRecord(
-        name, "q", 1, moment, None, "none", False, "rel", "call", 0.5, [0.0], [1.0], {}, 1.0
-    )
+    return made_up_decision(name, at=moment, release="rel")
 
 
 @pytest.fixture
@@ -240,7 +239,7 @@ def test_only_logs_that_are_shipped_ended_and_old_are_deleted(
     shipper.ship_once()
     unshipped = home.decision_logs / "gone" / "decisions-9-0001.jsonl"
     unshipped.parent.mkdir()
-    unshipped.write_bytes(logged("d9", at(22)).line())
+    unshipped.write_bytes(as_line(logged("d9", at(22))))
     aside, second = (home.access_log.with_name(f"access.jsonl.{name}") for name in ("1795329000", "second"))
     for path in (aside, second, home.access_log):
         path.touch()

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, select
 
-from services.serving.decision_log import DecisionLog, DecisionRecord, Gated
+from services.serving.decision_log import DecisionLog, Gated
 from services.store import decisions as store
 from services.store import tables
 from services.store.database import Database, StoreError
 from services.telemetry.events import log_event
 from services.telemetry.records import BadLine, decision_or_gap, request_row
 from services.telemetry.shipper import Shipper, ShipReport, run_shipper
+from tests.decision_records import made_up_decision
 
 
 def record(number: int, **changes: Any) -> dict[str, Any]:
@@ -81,22 +82,17 @@ def logs(db: Database, tmp_path: Path) -> Logs:
 
 def test_serving_and_shipping_agree_on_the_format(logs: Logs) -> None:
     """What the decision log of services/serving writes arrives unchanged in the store."""
-    written = DecisionRecord(
+    written = made_up_decision(
         "d1",
-        "q1",
-        2,
-        1000.5,
-        None,
-        "canary",
-        True,
-        "rel-a",
-        "call",
-        0.25,
-        [0.0, 1.5],
-        [0.5, 0.5],
-        {"age": 30},
-        1.25,
-        Gated(("mail",), "mail"),
+        attempt=2,
+        at=1000.5,
+        shadow=True,
+        release="rel-a",
+        score=0.25,
+        expected_utility=[0.0, 1.5],
+        probabilities=[0.5, 0.5],
+        row={"age": 30},
+        gated=Gated(("mail",), "mail"),
     )
     DecisionLog(logs.decisions, "rel-a", pid=7).append([written])
     report = logs.ship()
@@ -265,6 +261,15 @@ def test_lag_and_shipped_through(logs: Logs) -> None:
     logs.now = 2001.0
     assert logs.ship() == ShipReport(0, 0.0, 0, 0, 2000.0)
     assert store.read_mark(logs.db, store.SHIPPED_THROUGH) == 2000.0
+
+
+def test_a_clock_set_back_promises_nothing(logs: Logs) -> None:
+    """An hour back, `shipped_through` follows the clock again at once, and what comes then is not late."""
+    logs.ship()
+    logs.now = 2000.0 - 3600.0
+    logs.write(line(1, at=logs.now - 0.5))
+    assert logs.ship() == ShipReport(1, 0.0, 0, 0, logs.now - 1.0)
+    assert store.read_mark(logs.db, store.SHIPPED_THROUGH) == logs.now - 1.0
 
 
 def test_late_decisions_are_counted(logs: Logs) -> None:

@@ -23,17 +23,19 @@ SHIP = (
     "print('begun', flush=True)\n"
     "run_shipper(shipper, threading.Event(), interval_s=0.01, on_report=lambda report: None)\n"
 )
+SOURCE = Path(__file__).parents[3]
 WRITE = (
     "import json, sys, time; from pathlib import Path\n"
-    "from services.serving.decision_log import DecisionLog, DecisionRecord, LogLimits\n"
+    "from services.serving.decision_log import DecisionLog, LogLimits\n"
+    "from tests.decision_records import made_up_decision\n"
     "folder, access = Path(sys.argv[1]), Path(sys.argv[2])\n"
     "logs = [DecisionLog(folder, name, pid=1, limits=LogLimits(max_bytes=30_000)) for name in ('rel-a', 'rel-b')]\n"
     "request = {'assigned': 'stable', 'status': 200, 'duration_ms': 1, 'attempts': 1, 'flags': '-', 'unit': 'u'}\n"
     "number = 0\n"
     "while not Path(sys.argv[3]).exists():\n"
     "    for log, name in zip(logs, ('a', 'b')):\n"
-    "        some = [DecisionRecord(f'{name}{number}-{n}', f'q{number}', 1, time.time(), 'u', 'stable', False, name,\n"
-    "            'call', 0.5, [0.0], [1.0], {'age': n}, 1.0) for n in range(4)]\n"
+    "        some = [made_up_decision(f'{name}{number}-{n}', request_id=f'q{number}', at=time.time(), unit='u',\n"
+    "            assigned='stable', release=name, row={'age': n}) for n in range(4)]\n"
     "        log.append(some)\n"
     "    with access.open('a') as file:\n"
     "        file.write(json.dumps({**request, 'request_id': f'q{number}', 'at': time.time()}) + '\\n')\n"
@@ -53,7 +55,7 @@ def test_killed_at_any_instant_the_store_equals_the_logs(db: Database, tmp_path:
     url = db.engine.url.render_as_string(hide_password=False)
     ship = [sys.executable, "-c", SHIP, url, str(tmp_path), str(logs), str(access)]
     write = [sys.executable, "-c", WRITE, str(logs), str(access), str(end)]
-    with subprocess.Popen(write, stdout=subprocess.PIPE, text=True) as writer:
+    with subprocess.Popen(write, stdout=subprocess.PIPE, text=True, cwd=SOURCE) as writer:
         try:
             for kill in range(KILLS):
                 with subprocess.Popen(ship, stdout=subprocess.PIPE) as shipper:
