@@ -40,7 +40,7 @@ class StoredDecision:
 
 def stored_decision(db: Database, decision_id: str) -> StoredDecision:
     """Read it. Raises UnknownDecision."""
-    d, r, o = tables.decisions, tables.requests, tables.outcomes
+    d, r = tables.decisions, tables.requests
     with db.read() as connection:
         found = connection.execute(select(d).where(d.c.decision_id == decision_id)).mappings().one_or_none()
         if found is None:
@@ -52,15 +52,21 @@ def stored_decision(db: Database, decision_id: str) -> StoredDecision:
         request = (
             connection.execute(select(r).where(r.c.request_id == row.request_id)).mappings().one_or_none()
         )
-        told = connection.execute(select(o).where(o.c.decision_id == decision_id)).mappings().one_or_none()
     return StoredDecision(
         row,
         None if request is None else RequestRow(**{k: v for k, v in request.items() if k != "seq"}),
         others,
-        None
-        if told is None
-        else ToldOutcome(told["outcome"], told["at"], told["received_at"], told["conflicts"]),
+        told_outcome(db, decision_id),
     )
+
+
+def told_outcome(db: Database, decision_id: str) -> ToldOutcome | None:
+    """What came of the decision, which need not be in the store any more; None where nothing was told."""
+    o = tables.outcomes
+    query = select(o.c.outcome, o.c.at, o.c.received_at, o.c.conflicts).where(o.c.decision_id == decision_id)
+    with db.read() as connection:
+        found = connection.execute(query).one_or_none()
+    return None if found is None else ToldOutcome(*found)
 
 
 def stage_at(db: Database, rollout_id: str, at: float) -> str | None:

@@ -1,5 +1,7 @@
 """A decision that retention has taken out of the store, read back from the archive with all that belongs to it.
 
+What came of it may have been archived later than the decision, or may still be in the store.
+
 Must never import: sqlalchemy, Prefect.
 """
 
@@ -34,6 +36,12 @@ def archived_decision(archive: Path, decision_id: str) -> StoredDecision | None:
         tuple(_read(DecisionRow, one) for one in same if one["decision_id"] != decision_id),
         _read(ToldOutcome, told[-1]) if told else None,
     )
+
+
+def archived_amounts(archive: Path, decision_id: str) -> dict[str, float]:
+    """What was measured of what became of it, by name; of several statements the latest stands."""
+    found = _rows(archive, "measurements", "decision_id", decision_id)
+    return {str(one["name"]): float(one["value"]) for one in sorted(found, key=lambda one: float(one["at"]))}
 
 
 def _rows(archive: Path, table: str, column: str, value: str) -> Sequence[Mapping[str, Any]]:

@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Mapping
-from math import isnan
 
-import numpy as np
 import orjson
 
 from policies.language.yaml_source import PolicyError
 from policies.rollout.rollout_policy import load_rollout
 from policies.rollout.verdict import Verdict
-from policies.utility.utility import UtilityError, UtilitySpec
+from policies.utility.utility import UtilitySpec
 from services.control.switch import switched_off
 from services.home import Home
 from services.ledger.ledger import LedgerEntry, entries, verify
@@ -30,22 +27,13 @@ from services.signing.release_signature import verify_in_home
 from services.store import rollouts
 from services.store.database import Database
 from services.store.decisions import DecisionRow
-from services.store.evidence import DecidedUnit
-from services.store.measurements import measured_values
 from services.store.rollouts import RolloutRecord
-from services.store.traced_decision import (
-    StoredDecision,
-    ToldOutcome,
-    UnknownDecision,
-    stage_at,
-    stored_decision,
-)
-from services.telemetry.realised import price_each
-from services.trace.archived_decision import archived_decision
+from services.store.traced_decision import StoredDecision, stage_at
 from services.trace.assignment import Assignment, WeightChange, explain_assignment
 from services.trace.offline_verdicts import offline_verdicts
 from services.trace.recomputed import NotRecomputed, Recomputed, ReleaseReader
-from services.trace.traced import ActionValue, JudgedStage, PersonsWord, Realised, Trace, TracedRollout
+from services.trace.traced import ActionValue, JudgedStage, PersonsWord, Trace, TracedRollout
+from services.trace.what_came import find_decision, realise
 
 _BY_PEOPLE = ("order", "order_refused", "kill", "frozen", "throttle")
 _NOT_KNOWN = "(not shown: the contract that says which fields are sensitive cannot be read)"
@@ -56,7 +44,7 @@ def trace_decision(db: Database, home: Home, decision_id: str) -> Trace:
 
     Raises UnknownDecision, PolicyError where this version no longer reads a frozen policy.
     """
-    found = _decision(db, home, decision_id)
+    found = find_decision(db, home, decision_id)
     row = found.row
     release, trouble = _release(home, row.release)
     reader, recomputed, why = _recomputed(release, row, trouble)
@@ -85,19 +73,9 @@ def trace_decision(db: Database, home: Home, decision_id: str) -> Trace:
         switched_off=switched_off(db, row.release.rpartition("-")[0], at=row.at),
         rollout=rollout,
         came_by=None if came is None or came is then else _rollout(db, home, came, at=row.at),
-        realised=_realised(db, found, spec),
+        realised=realise(db, home, found, spec),
         ledger=verify(db),
     )
-
-
-def _decision(db: Database, home: Home, decision_id: str) -> StoredDecision:
-    try:
-        return stored_decision(db, decision_id)
-    except UnknownDecision:
-        archived = archived_decision(home.archive, decision_id)
-        if archived is None:
-            raise
-        return archived
 
 
 def _release(home: Home, name: str) -> tuple[Release | None, str]:
@@ -252,56 +230,6 @@ def _actions(
         )
         for at, name in enumerate(spec.actions)
     )
-
-
-def _realised(db: Database, found: StoredDecision, spec: UtilitySpec | None) -> Realised:
-    row, told = found.row, found.outcome
-    if spec is None:
-        return Realised(told, None, "its utility spec cannot be read")
-    unit = DecidedUnit(
-        row.decision_id,
-        row.at,
-        row.assigned,
-        row.release,
-        row.action,
-        row.row,
-        None if told is None else told.outcome,
-    )
-    amounts = measured_values(db, [row.decision_id], names=spec.hidden)
-    try:
-        earned = float(price_each([unit], spec, amounts=amounts)[0])
-    except UtilityError as error:
-        return Realised(told, None, str(error))
-    if isnan(earned):
-        what = (
-            "no outcome is known yet"
-            if told is None
-            else f"outcome '{told.outcome}' or the row does not tell it"
-        )
-        return Realised(told, None, f"{what}, and the payoff of '{row.action}' rests on it")
-    later = amounts.get(row.decision_id, {})
-    return Realised(told, earned, "", _by_stakeholder(row, told, spec, later=later))
-
-
-def _by_stakeholder(
-    row: DecisionRow, told: ToldOutcome | None, spec: UtilitySpec, *, later: Mapping[str, float]
-) -> dict[str, float]:
-    """Each stakeholder's own payoff; where the outcome is not known, of those alone for whom it makes no difference.
-
-    `later`: what was measured of fields hidden when deciding; nobody is told apart while one of them is missing.
-    """
-    logged = {**orjson.loads(row.row), **later}
-    if not set(spec.hidden) <= set(later):
-        return {}
-    columns = {name: np.array([float(logged[name])]) for name in spec.fields} or {"": np.zeros(1)}
-    action = spec.actions.index(row.action)
-    at = spec.outcomes.index(told.outcome) if told is not None and told.outcome in spec.outcomes else None
-    found = {}
-    for name, payoffs in spec.stakeholder_payoffs(columns).items():
-        own = payoffs[0, action]
-        if at is not None or np.ptp(own) == 0:
-            found[name] = float(own[at or 0])
-    return found
 
 
 def _hashed(home: Home, unit: str) -> str:

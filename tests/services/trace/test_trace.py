@@ -10,15 +10,18 @@ from xml.etree import ElementTree
 
 import pytest
 
+from policies.utility.utility import load_utility
 from services.control.switch import switch
 from services.retention.archive import DAY_S
 from services.retention.retention import Kept, run_retention
 from services.serving.release_command import launch_command
 from services.store import rollouts
+from services.store.measurements import Measurement, measured_values, record_measurements
 from services.store.outcomes import Outcome, record_outcomes
 from services.store.traced_decision import UnknownDecision, stored_decision
 from services.trace.page import render_page
 from services.trace.trace import trace_decision
+from services.trace.what_came import find_decision, realise
 from services.traffic.supervision import want_release
 
 Row = dict[str, Any]
@@ -137,6 +140,48 @@ def test_a_decision_is_traced_from_the_archive(traced: Any, world: Any, called: 
     after = trace_decision(traced.db, traced.home, name)
     assert {**after.to_json(), "ledger": None} == {**before.to_json(), "ledger": None}
     assert after.realised.utility == -1.0
+
+
+def test_what_came_later_than_its_decision_went_is_told(traced: Any, world: Any, called: Row) -> None:
+    """The decision is in the archive, its outcome a day younger and still in the store."""
+    name = traced.decide(called)["decision_id"]
+    record_outcomes(traced.db, [Outcome(name, "subscribed", world.AT + 2 * DAY_S)], received_at=world.AT + 5)
+    traced.decide({**called}, unit="later")
+    record = rollouts.load(traced.db, "r1")
+    rollouts.save(traced.db, replace(record, ended_at=world.AT + 10), at=world.AT + 10)
+    before = trace_decision(traced.db, traced.home, name)
+    run_retention(traced.home, traced.db, Kept(DAY_S, DAY_S), now=world.AT + 2.5 * DAY_S, by="ann")
+    with pytest.raises(UnknownDecision):
+        stored_decision(traced.db, name)
+    after = trace_decision(traced.db, traced.home, name)
+    assert after.realised == before.realised
+    assert after.realised.told is not None
+    assert after.realised.told.outcome == "subscribed"
+
+
+@pytest.mark.parametrize("days", [2.5, 9.0])
+def test_measured_amounts_are_read_from_the_archive(
+    traced: Any, world: Any, called: Row, policy_texts: dict[str, str], days: float
+) -> None:
+    """A payoff over an amount that came with the outcome is told alike before retention, with the amount still in the
+    store, and with all of it in the archive."""
+    text = policy_texts["utility.yaml"].replace(
+        "margin * clip(balance, 0, cap)", "margin * clip(minutes, 0, cap)"
+    )
+    spec = load_utility(text.replace("range:", "hiddenWhenDeciding: [minutes]\nrange:", 1), "utility.yaml")
+    name = traced.decide(called)["decision_id"]
+    record_outcomes(traced.db, [Outcome(name, "subscribed", world.AT + 4)], received_at=world.AT + 5)
+    at = world.AT + 2 * DAY_S
+    record_measurements(traced.db, [Measurement(name, "minutes", 2000.0, at)], received_at=at)
+    traced.decide({**called}, unit="later")
+    record = rollouts.load(traced.db, "r1")
+    rollouts.save(traced.db, replace(record, ended_at=world.AT + 10), at=world.AT + 10)
+    before = realise(traced.db, traced.home, find_decision(traced.db, traced.home, name), spec)
+    run_retention(traced.home, traced.db, Kept(DAY_S, DAY_S), now=world.AT + days * DAY_S, by="ann")
+    assert bool(measured_values(traced.db, [name], names=("minutes",))) == (days == 2.5)
+    after = realise(traced.db, traced.home, find_decision(traced.db, traced.home, name), spec)
+    assert after == before
+    assert after.utility == pytest.approx(0.25 * 0.02463333 * 2000.0 - 1)
 
 
 def test_shadow_and_retried_decisions_say_so(traced: Any, called: Row) -> None:
