@@ -14,8 +14,9 @@ MAX_BODY_BYTES = 1 << 20
 MAX_WAIT_S = 10.0
 AHEAD_S = 5.0  # how far a sender's clock may be ahead of ours
 
-Name = Annotated[str, Field(min_length=1, max_length=200)]
-Reason = Annotated[str, Field(min_length=1, max_length=1000)]
+# No control characters: they end up on terminals, and PostgreSQL takes no NUL. A reason may have several lines.
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Reason = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]+$")]
 Instant = Annotated[float, Field(ge=0)]
 
 

@@ -82,23 +82,33 @@ def create(
 
 def revoke(file: Path, token_id: str, *, at: float) -> IssuedToken:
     """Take a token back, at once and for good; twice is once. Raises TokenRefused."""
-    return _end(file, token_id, lambda one: one if one.revoked_at else replace(one, revoked_at=at))
+
+    def changed(known: tuple[IssuedToken, ...]) -> tuple[IssuedToken, ...]:
+        old = _given(known, token_id)
+        gone = old if old.revoked_at else replace(old, revoked_at=at)
+        return tuple(gone if one.id == token_id else one for one in known)
+
+    return _given(_change(file, changed), token_id)
 
 
 def rotate(file: Path, token_id: str, *, by: str, at: float, grace_s: float = 0.0) -> tuple[IssuedToken, str]:
-    """A new token of the same name and role; the old one works for `grace_s` more. Raises TokenRefused."""
+    """A new token of the same name, role and lifetime; the old one works for `grace_s` more. Raises TokenRefused."""
     if grace_s < 0:
         raise TokenRefused(f"'grace' must be >= 0 s: {grace_s}")
 
+    old = _live(read_tokens(file), token_id, at)
+    lifetime_s = None if old.expires_at is None else old.expires_at - old.created_at
+    record, token = _fresh(old.name, old.role, by, at, None if lifetime_s is None else at + lifetime_s)
+
     def end(one: IssuedToken) -> IssuedToken:
-        if not one.is_live(at):
-            raise TokenRefused(f"token {token_id} is not live any more: create a new one")
         until = at + grace_s
         return replace(one, expires_at=until if one.expires_at is None else min(until, one.expires_at))
 
-    old = _end(file, token_id, end)
-    record, token = _fresh(old.name, old.role, by, at, None)
-    _change(file, lambda known: (*known, record))
+    def changed(known: tuple[IssuedToken, ...]) -> tuple[IssuedToken, ...]:
+        _live(known, token_id, at)  # it may have been revoked since
+        return (*(end(one) if one.id == token_id else one for one in known), record)
+
+    _change(file, changed)
     return record, token
 
 
@@ -108,13 +118,18 @@ def _fresh(name: str, role: Role, by: str, at: float, expires_at: float | None) 
     return IssuedToken(token_id, name, role, hash_of(token), at, by, expires_at), token
 
 
-def _end(file: Path, token_id: str, change: Callable[[IssuedToken], IssuedToken]) -> IssuedToken:
-    def changed(known: tuple[IssuedToken, ...]) -> tuple[IssuedToken, ...]:
-        if token_id not in [one.id for one in known]:
-            raise TokenUnknown(f"'token id' must be one that was given: {token_id[:80]!r}")
-        return tuple(change(one) if one.id == token_id else one for one in known)
+def _given(known: tuple[IssuedToken, ...], token_id: str) -> IssuedToken:
+    found = next((one for one in known if one.id == token_id), None)
+    if found is None:
+        raise TokenUnknown(f"'token id' must be one that was given: {token_id[:80]!r}")
+    return found
 
-    return next(one for one in _change(file, changed) if one.id == token_id)
+
+def _live(known: tuple[IssuedToken, ...], token_id: str, at: float) -> IssuedToken:
+    found = _given(known, token_id)
+    if not found.is_live(at):
+        raise TokenRefused(f"token {token_id} is not live any more: create a new one")
+    return found
 
 
 def _change(

@@ -29,6 +29,7 @@ from services.control.state import STALE_SHIPPER_S, ControlState
 from services.control.switch_desk import SwitchDesk
 from services.control.token import TokenError, TokenRefused, TokenUnknown
 from services.control.token_desk import TokenDesk
+from services.ledger.ledger import LedgerError
 from services.store.database import StoreError
 from services.store.decisions import set_watermark
 from services.store.measurements import Measurement, record_measurements
@@ -148,6 +149,7 @@ def control_app(state: ControlState, book: TokenBook) -> ASGIApp:
         exception_handlers={
             BadRequest: _refuse,
             StoreError: _unavailable,
+            LedgerError: _torn,
             TokenRefused: _impossible,
             TokenError: _unreadable,
             HTTPException: _unknown,
@@ -176,6 +178,11 @@ async def _refuse(_request: Request, error: Exception) -> Response:
 async def _unavailable(_request: Request, error: Exception) -> Response:
     log_event(LOGGER, "store_unavailable", level=logging.ERROR, why=error)
     return JSONResponse({"error": "the store does not answer; try again"}, 503)
+
+
+async def _torn(_request: Request, error: Exception) -> Response:
+    log_event(LOGGER, "ledger_unreadable", level=logging.ERROR, why=error)
+    return JSONResponse({"error": "the ledger cannot be read: `trimtab ledger verify`"}, 503)
 
 
 async def _impossible(_request: Request, error: Exception) -> Response:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from services.home import Home
 from services.store.decisions import Checkpoint
+from services.telemetry.log_files import is_file_of
 from services.traffic.errors import TrafficError
 from services.traffic.processes import is_alive
 from services.traffic.records import ENVOY, read_running
@@ -49,7 +50,7 @@ def delete_old_logs(
                 continue
             file_id = f"{status.st_dev}:{status.st_ino}"
             checkpoint = shipped.get(file_id)
-            position = 0 if checkpoint is None else checkpoint.position
+            position = 0 if checkpoint is None or not is_file_of(file, checkpoint) else checkpoint.position
             file.seek(position)
             if b"\n" in file.read():  # a last line that its writer never ended is no record
                 kept[str(path)] = f"shipped up to {position} of {status.st_size} bytes"

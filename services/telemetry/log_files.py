@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from services.store.decisions import Checkpoint
 
@@ -71,9 +72,7 @@ class LogFiles:
                 status = os.fstat(file.fileno())
                 if file_id != f"{status.st_dev}:{status.st_ino}":
                     return None
-                is_other = held is not None and (
-                    status.st_size < held.position or _head(file.read(_head_length(held.head))) != held.head
-                )
+                is_other = held is not None and not is_file_of(file, held)
                 start = 0 if held is None or is_other else held.position
                 file.seek(start)
                 data = file.read(min(self._chunk_bytes, status.st_size - start))
@@ -94,6 +93,14 @@ class LogFiles:
             was_reset=is_other,
             overlong=overlong,
         )
+
+
+def is_file_of(file: BinaryIO, checkpoint: Checkpoint) -> bool:
+    """Whether an open file is the one of this checkpoint, or only has the inode that a deleted one has left."""
+    if os.fstat(file.fileno()).st_size < checkpoint.position:
+        return False
+    file.seek(0)
+    return _head(file.read(_head_length(checkpoint.head))) == checkpoint.head
 
 
 def _head(data: bytes) -> str:

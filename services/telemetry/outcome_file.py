@@ -23,6 +23,7 @@ from services.store.outcomes import Outcome, OutcomeReceipt, UnitOutcome, match_
 ROWS_AT_ONCE = 5_000
 _SHOWN = 20
 Row = TypeVar("Row", Outcome, UnitOutcome, Measurement)
+MOST_CHARACTERS = 200  # of an id, as over HTTP
 _KINDS = ".csv, .csv.gz, .parquet, .jsonl or .ndjson"
 
 
@@ -64,6 +65,9 @@ def read_outcomes(
     if missing or not {"decision_id", "unit"} & set(frame.columns):
         lacks = ", ".join(sorted(missing)) or "decision_id or unit"
         raise OutcomeFileError(f"'{path}' must have the column {lacks}; it has {', '.join(frame.columns)}")
+    for name in ("decision_id", "unit", "outcome", "at", *amounts):
+        if f"{name}_duplicated_0" in frame.columns:  # what polars calls the second of two
+            raise OutcomeFileError(f"'{path}' must have the column {name} once: it stands there twice")
     named: list[Outcome] = []
     of_units: list[UnitOutcome] = []
     measured: list[Measurement] = []
@@ -71,6 +75,11 @@ def read_outcomes(
     for number, row in enumerate(frame.iter_rows(named=True), start=1):
         outcome, decision_id, unit = (_text(row.get(name)) for name in ("outcome", "decision_id", "unit"))
         wrong = _mistakes(outcome, row["at"], outcomes=outcomes, now=now)
+        wrong += [
+            f"'{name}' must be a text of at most {MOST_CHARACTERS} printable characters: {said[:40]!r}"
+            for name, said in (("decision_id", decision_id), ("unit", unit))
+            if said and (len(said) > MOST_CHARACTERS or not said.isprintable())
+        ]
         if not decision_id and not unit:
             wrong.append("'decision_id' or 'unit' must not be empty")
         elif not decision_id and within_s is None:
@@ -125,7 +134,7 @@ def _read(path: Path) -> pl.DataFrame:
             return pl.read_ndjson(path, infer_schema_length=None)
         if path.name.endswith((".csv", ".csv.gz")):
             return pl.read_csv(path, infer_schema=False)
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, OSError) as error:
         raise OutcomeFileError(f"{str(path)!r} cannot be read: {error}") from error
     raise OutcomeFileError(f"'file' must be {_KINDS}: {str(path)!r}")
 
@@ -151,9 +160,12 @@ def _number(value: object) -> float | None:
     """A finite number; None for anything else."""
     if isinstance(value, bool):
         return None
+    text = str(value)
     try:
-        number = float(str(value))
+        number = float(text)
     except ValueError:
+        return None
+    if "_" in text:  # Python reads 1_000, nobody else does
         return None
     return number if isfinite(number) else None
 

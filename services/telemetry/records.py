@@ -12,6 +12,9 @@ import orjson
 from services.store.decisions import DecisionRow, LogGap, RequestRow
 
 VARIANTS = ("stable", "canary", "none")
+MOST_COUNT = 2**31 - 1
+LATEST = 253_402_300_800.0
+"""The end of the year 9999, epoch s. What is further away is damage, and no store or calendar takes it."""
 
 
 class BadLine(ValueError):
@@ -28,9 +31,9 @@ def decision_or_gap(line: bytes) -> DecisionRow | LogGap:
     return LogGap(
         gap_id=_text(record, "gap_id"),
         release=_text(record, "release"),
-        since=_number(record, "since"),
-        until=_number(record, "until"),
-        decisions=int(_number(record, "decisions")),
+        since=_instant(record, "since"),
+        until=_instant(record, "until"),
+        decisions=_count(record, "decisions"),
     )
 
 
@@ -51,8 +54,8 @@ def _decision(record: dict[str, object]) -> DecisionRow:
     return DecisionRow(
         decision_id=_text(record, "decision_id"),
         request_id=_text(record, "request_id"),
-        attempt=int(_number(record, "attempt")),
-        at=_number(record, "at"),
+        attempt=_count(record, "attempt"),
+        at=_instant(record, "at"),
         unit=unit if isinstance(unit, str) and unit else None,
         assigned=assigned,
         shadow=shadow,
@@ -80,9 +83,9 @@ def request_row(line: bytes) -> RequestRow:
         unit=unit if isinstance(unit, str) and unit not in ("", "-") else None,
         assigned=assigned if assigned in ("stable", "canary") else "none",
         at=_instant(record, "at"),
-        status=int(_number(record, "status")),
+        status=_count(record, "status"),
         duration_ms=_number(record, "duration_ms"),
-        attempts=1 if attempts in (None, "-", "") else int(_number(record, "attempts")),
+        attempts=1 if attempts in (None, "-", "") else _count(record, "attempts"),
         flags=flags if isinstance(flags, str) and flags != "-" else "",
     )
 
@@ -101,6 +104,8 @@ def _text(record: dict[str, object], name: str) -> str:
     value = record.get(name)
     if not isinstance(value, str) or not value or value == "-":
         raise BadLine(f"'{name}' must be a text that is not empty")
+    if "\0" in value:  # PostgreSQL takes none
+        raise BadLine(f"'{name}' must not hold a NUL")
     return value
 
 
@@ -116,6 +121,13 @@ def _number(record: dict[str, object], name: str) -> float:
     return float(value)
 
 
+def _count(record: dict[str, object], name: str) -> int:
+    value = _number(record, name)
+    if not 0 <= value <= MOST_COUNT:
+        raise BadLine(f"'{name}' must be >= 0 and <= {MOST_COUNT}: {value:g}")
+    return int(value)
+
+
 def _instant(record: dict[str, object], name: str) -> float:
     """Epoch seconds, from a number or an ISO 8601 text with its offset."""
     value = record.get(name)
@@ -127,4 +139,7 @@ def _instant(record: dict[str, object], name: str) -> float:
         if moment.tzinfo is None:
             raise BadLine(f"'{name}' must carry its offset from UTC")
         return moment.timestamp()
-    return _number(record, name)
+    at = _number(record, name)
+    if not abs(at) < LATEST:
+        raise BadLine(f"'{name}' must be epoch seconds, < {LATEST:g}: {at:g}")
+    return at

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from services.control import token
 from services.control.token import TokenError
@@ -50,6 +51,8 @@ def test_outcomes_are_idempotent(running: Any) -> None:
         ({"outcomes": [{"decision_id": "d", "outcome": "x", "at": "1"}]}, 422, "outcomes.0.at"),
         ({"outcomes": [{"decision_id": "d", "outcome": "x"}]}, 422, "outcomes.0.at"),
         ({"outcomes": [{"decision_id": "", "outcome": "x", "at": 1.0}]}, 422, "outcomes.0.decision_id"),
+        ({"outcomes": [{"decision_id": "d\0", "outcome": "x", "at": 1.0}]}, 422, "outcomes.0.decision_id"),
+        ({"outcomes": [{"decision_id": "d", "outcome": "x\x1b[2J", "at": 1.0}]}, 422, "outcomes.0.outcome"),
         ({"outcomes": [{"decision_id": "d", "outcome": "x", "at": -1.0}]}, 422, "outcomes.0.at"),
         ({"outcomes": [{"decision_id": "d", "outcome": "x", "at": 9e12}]}, 422, "outcomes.0.at"),
         ({"outcomes": [], "watermark": 9e12}, 422, "watermark"),
@@ -97,6 +100,28 @@ def test_kill_revokes_orders_and_records(running: Any, draft: RolloutRecord) -> 
     assert [(body["by"], body["revoked_by"]) for body in bodies] == [("ann", "ann"), ("bob", "ann")]
     assert verify(running.db).ok
     assert running.client.post("/kill", json={"by": "ann"}).json()["field"] == "reason"
+
+
+def test_a_reason_holds_lines_but_nothing_that_moves_a_cursor(running: Any, draft: RolloutRecord) -> None:
+    """Several lines are a reason to kill for; escape sequences and NUL, which no terminal and no PostgreSQL wants, are
+    not."""
+    for reason in ("\x1b]0;all is well\x07", "a\0b", "\x7f"):
+        answer = running.client.post("/kill", json={"reason": reason})
+        assert (answer.status_code, answer.json()["field"]) == (422, "reason")
+    assert running.client.post("/kill", json={"reason": "two\r\n\tlines"}).status_code == 200
+
+
+def test_a_ledger_that_somebody_changed_is_503(running: Any, draft: RolloutRecord) -> None:
+    """Not a 500 without a word, and never an answer that leaves the entry out."""
+    rollouts.create(running.db, draft)
+    append(running.db, "verdict", {}, service="telemarketing", rollout_id=draft.id, at=1.0)
+    with running.db.write() as connection:
+        if not running.db.is_sqlite:
+            pytest.skip("tampers by SQLite's own means")
+        connection.execute(text("DROP TRIGGER ledger_no_update"))
+        connection.execute(text("UPDATE ledger SET body = 'torn'"))
+    answer = running.client.get("/status")
+    assert (answer.status_code, "ledger verify" in answer.json()["error"]) == (503, True)
 
 
 def test_kill_with_nothing_to_kill(running: Any, draft: RolloutRecord) -> None:

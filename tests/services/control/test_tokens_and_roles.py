@@ -144,6 +144,16 @@ def test_ended_tokens_are_not_rotated(tmp_path: Path) -> None:
     assert len(issued_tokens.read_tokens(file)) == 2
 
 
+def test_rotation_prolongs_nothing(tmp_path: Path) -> None:
+    """A token that was given for a day is replaced by one for a day, not by one for ever."""
+    file = tmp_path / "tokens.json"
+    one, _ = create(file, name="ana", role=Role.VIEWER, by="t", at=NOW, expires_at=NOW + 86_400)
+    two, _ = rotate(file, one.id, by="t", at=NOW + 1_000)
+    assert (two.role, two.expires_at) == (Role.VIEWER, NOW + 1_000 + 86_400)
+    three, _ = create(file, name="feed", role=Role.OPERATOR, by="t", at=NOW)
+    assert rotate(file, three.id, by="t", at=NOW)[0].expires_at is None
+
+
 def test_a_broken_file_lets_nobody_in(tmp_path: Path) -> None:
     """When the tokens cannot be read, nobody comes in on what was read before; mended, they come in again."""
     file, own = tmp_path / "tokens.json", tmp_path / "control.token"

@@ -264,6 +264,27 @@ def test_only_logs_that_are_shipped_ended_and_old_are_deleted(
     assert stored(db) == {f"d{number}" for number in (1, 2, 3, 4, 5, 6, 7, 8, 9)}
 
 
+def test_a_log_in_the_place_of_a_deleted_one_is_not_taken_for_shipped(
+    db: Database, home: Home, shipper: Shipper
+) -> None:
+    """The inode of a log that somebody deleted goes to the next one; that the old one was shipped to its end says
+    nothing about the new one, however short it is, while the shipper is away."""
+    folder = home.decision_logs / "rel"
+    folder.mkdir(parents=True)
+    log = folder / "decisions-7-0001.jsonl"
+    lines = [as_line(logged(f"d{number}", at(20))) for number in range(3)]
+    log.write_bytes(b"".join(lines))
+    shipper.ship_once()
+    log.write_bytes(b"".join(reversed(lines)))  # the same inode, no longer, other content
+    os.utime(log, (at(20), at(20)))
+    done = run(home, db)
+    assert (done.logs, list(done.logs_kept.values())) == (
+        0,
+        [f"shipped up to 0 of {log.stat().st_size} bytes"],
+    )
+    assert log.exists()
+
+
 def test_retention_beside_writers_is_short_in_every_lock(db: Database, home: Home) -> None:
     """While 24,000 rows go, another writer of the store never waits longer than half a second."""
     fill(db, *(decision(number, at(17)) for number in range(8_000)), decision(30_000, at(22)))

@@ -1,5 +1,6 @@
 """Outcomes from files: three formats, by decision or by unit; refused whole with every mistake, recorded once."""
 
+import gzip
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -96,6 +97,35 @@ def test_a_file_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
     broken = tmp_path / "broken.parquet"
     broken.write_bytes(b"no parquet")
     assert "cannot be read" in refused(broken)[0]
+    torn = tmp_path / "torn.csv.gz"
+    torn.write_bytes(gzip.compress(b"decision_id,outcome,at\nd1,subscribed,1\n" * 99)[:-6])
+    assert "cannot be read" in refused(torn)[0]
+
+
+def test_what_says_two_things_at_once_is_refused(tmp_path: Path) -> None:
+    """A column that stands twice, ids that no request ever had, numbers as only Python writes them."""
+    path = tmp_path / "outcomes.csv"
+    path.write_text("decision_id,outcome,at,outcome\nd1,subscribed,1,not_subscribed\n")
+    assert "must have the column outcome once" in refused(path)[0]
+    path.write_text(
+        "decision_id,unit,outcome,at\n"
+        f"{'d' * 201},,subscribed,10\nd\x1b[2J,,subscribed,10\n,u\0,subscribed,10\nd4,,subscribed,1_0\n"
+    )
+    lines = refused(path, within_s=60.0)[1:]
+    assert [line.partition("must be")[0] for line in lines] == [
+        "row 1: 'decision_id' ",
+        "row 2: 'decision_id' ",
+        "row 3: 'unit' ",
+        "row 4: 'at' ",
+    ]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+    """What a spreadsheet writes is read: a byte order mark, and lines that end in CR LF."""
+    path = tmp_path / "outcomes.csv"
+    path.write_bytes(b"\xef\xbb\xbfdecision_id,outcome,at\r\nd1,subscribed,1\r\n")
+    found = read_outcomes(path, outcomes=KNOWN, within_s=None, now=NOW)
+    assert found.named == (Outcome("d1", "subscribed", 1.0),)
 
 
 def test_an_import_can_be_repeated_and_takes_up_what_was_too_early(

@@ -139,16 +139,17 @@ def test_bad_lines_are_counted_and_skipped(logs: Logs, caplog: pytest.LogCapture
         line(3, assigned="both"),
         line(4, at="soon"),
         line(5, row=[]),
+        line(7, attempt=1e300),  # no store takes such a number
     ]
     logs.write(line(1) + "\n".join(entry.strip() for entry in bad) + "\n\n" + line(6))
     with caplog.at_level(logging.WARNING):
         report = logs.ship()
-    assert (report.records, report.bad_lines) == (2, 6)
+    assert (report.records, report.bad_lines) == (2, 7)
     assert logs.ids() == ["d1", "d6"]
     events = [entry.getMessage() for entry in caplog.records]
     assert len(events) == 1
     assert "event=bad_lines" in events[0]
-    assert "count=6" in events[0]
+    assert "count=7" in events[0]
     assert secret not in events[0]
 
 
@@ -316,6 +317,10 @@ def test_access_log_lines(logs: Logs) -> None:
         ({"attempt": True}, "'attempt'"),
         ({"took_ms": None}, "'took_ms'"),
         ({"action": 3}, "'action'"),
+        ({"action": "call\0"}, "'action' must not hold a NUL"),
+        ({"attempt": 1e300}, "'attempt' must be >= 0 and <= 2147483647: 1e\\+300"),
+        ({"attempt": -1}, "'attempt' must be >= 0"),
+        ({"at": 1e300}, "'at' must be epoch seconds"),
     ],
 )
 def test_bad_fields_are_named(changes: dict[str, Any], message: str) -> None:
