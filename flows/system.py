@@ -117,6 +117,7 @@ def make_world(home: Home, db: Database, *, fault: str | None = None) -> World:
         traffic=Traffic(home),
         command=command,
         clock=time.time,
+        timer=time.monotonic,
         sleep=time.sleep,
         policies=POLICIES,
     )

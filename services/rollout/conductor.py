@@ -30,10 +30,11 @@ from policies.rollout.rollout import (
 from policies.rollout.rollout_policy import Stage, load_rollout
 from policies.rollout.verdict import Decision, ReasonCode, Verdict
 from policies.utility.utility import load_utility
-from services.rollout.effects import GRANT_SHARE_OF_LEASE, EffectFailed, Effects, World
+from services.rollout.effects import EffectFailed, Effects, World
 from services.rollout.journal import Journal
 from services.rollout.left_undone import missing_reports, unfinished_rollback
 from services.rollout.new_rollout import note_start
+from services.rollout.poll_times import PollTimes
 from services.rollout.record_forms import (
     judged_poll,
     read_state,
@@ -86,7 +87,7 @@ class Conductor:
         self._releases = Disagreement(
             world.home.releases, champion=record.champion, candidate=record.candidate
         )
-        self._last_poll_at: float | None = None
+        self._times = PollTimes(self.policy.lease_s)
         self._sudden: list[Verdict] = []
 
     @classmethod
@@ -135,10 +136,10 @@ class Conductor:
         name, verdict = self.state.stage, None
         self.settle()
         while self.state.is_live and self.state.stage == name:
-            began = self._world.clock()
+            began = self._world.timer()
             verdict = self._poll()
             self.settle()
-            self._world.sleep(max(0.0, self.policy.poll_s - (self._world.clock() - began)))
+            self._world.sleep(max(0.0, self.policy.poll_s - (self._world.timer() - began)))
         self.settle()
         if verdict is not None:
             return verdict
@@ -158,7 +159,7 @@ class Conductor:
         ordered = self._take_orders(now)
         if ordered is not None:
             return ordered
-        self._mind_the_lease(now)
+        self._mind_the_time(now)
         if not self.state.is_live:
             return self._sudden.pop()
         stage = self.policy.stage(self.state.stage)
@@ -177,22 +178,27 @@ class Conductor:
         self._apply(stage, verdict, cursors, judged_poll(self.state, evidence, verdict))
         return verdict
 
-    def _mind_the_lease(self, now: float) -> None:
-        """A poll so late that the grant may have lapsed: the weight was 0 for a while, so the stage starts again."""
-        before, self._last_poll_at = self._last_poll_at, now
-        is_canary = self.state.phase is Phase.CANARY and not self.state.frozen
-        if is_canary and before is not None and now - before > GRANT_SHARE_OF_LEASE * self.policy.lease_s:
-            self._journal.enter("lease_lapsed", {"stage": self.state.stage, "silent_s": now - before}, now)
+    def _mind_the_time(self, now: float) -> None:
+        """Start the stage again where the time since the last poll cannot be counted on."""
+        is_live = self.state.is_live and not self.state.frozen
+        has_weight = is_live and self.state.phase is Phase.CANARY
+        lost = self._times.lost(now, self._world.timer(), has_weight=has_weight)
+        if is_live and lost is not None:
+            kind, body = lost
+            self._journal.enter(kind, {"stage": self.state.stage, **body}, now)
             self._bake_again(now)
             self.settle()
 
     def _gather(self, stage: Stage, now: float) -> tuple[PollEvidence, JsonObject]:
         is_shadow = self.state.phase is Phase.SHADOW
         source = gather_shadow if is_shadow else partial(gather, disagreement=self._releases)
+        since = min(
+            self.record.created_at, self.state.entered_at
+        )  # a clock set back: it begins in the future
         return source(
             self._world.db,
             self._world.admin,
-            record=self.record,
+            record=replace(self.record, created_at=since),
             policy=self.policy,
             utility=self._utility,
             stage=stage,

@@ -45,7 +45,9 @@ class EffectFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class World:
-    """What the effects act on. policies: the service's policy folder, watched for edits; None: nobody watches.
+    """What the effects act on. clock: epoch seconds, which go on record; timer: monotonic seconds, for all that waits.
+
+    policies: the service's policy folder, watched for edits; None: nobody watches.
 
     tell: hears of each durable change and each effect, before and after. Only a rehearsal listens, to kill the
     conductor at one of these moments (tests/chaos/controller_kills.py).
@@ -57,6 +59,7 @@ class World:
     traffic: Traffic
     command: Callable[[str, int], ReleaseCommand]
     clock: Callable[[], float]
+    timer: Callable[[], float]
     sleep: Callable[[float], None]
     policies: Path | None = None
     tell: Callable[[str], None] = lambda moment: None
@@ -168,7 +171,7 @@ class Effects:
 
     def _repoint_stable(self, step: Step) -> dict[str, object]:
         self._require_nobody_stopped_it()
-        started = self._world.clock()
+        started = self._world.timer()
         candidate, old = self._record.candidate, self._old
         self._change(lambda slots: replace(slots, stable=(candidate, old)))
         self._read_back_slot("stable", candidate)
@@ -255,10 +258,10 @@ class Effects:
         last_seen = started
         count = self._requests_of(port)
         deadline = started + READ_BACK_TIMEOUT_S
-        while self._world.clock() < deadline:
+        while self._world.timer() < deadline:
             self._world.sleep(READ_BACK_EVERY_S)
             try:
-                now, current = self._world.clock(), self._requests_of(port)
+                now, current = self._world.timer(), self._requests_of(port)
             except TrafficError:  # one late answer of the admin interface is no reason to undo a promotion
                 continue
             if current != count:
@@ -282,15 +285,15 @@ class Effects:
     def _until(
         self, holds: Callable[[], bool], what: str, *, every: Callable[[], None] | None = None
     ) -> None:
-        deadline = self._world.clock() + READ_BACK_TIMEOUT_S
+        deadline = self._world.timer() + READ_BACK_TIMEOUT_S
         while True:
             try:
                 if holds():
                     return
             except TrafficError as error:
-                if self._world.clock() >= deadline:
+                if self._world.timer() >= deadline:
                     raise EffectFailed(f"waited {READ_BACK_TIMEOUT_S:g} s for {what}: {error}") from error
-            if self._world.clock() >= deadline:
+            if self._world.timer() >= deadline:
                 raise EffectFailed(f"waited {READ_BACK_TIMEOUT_S:g} s for {what}")
             if every is not None:
                 every()

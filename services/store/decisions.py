@@ -117,6 +117,11 @@ def raise_mark(connection: Connection, name: str, value: float, *, at: float) ->
         connection.execute(update(table).where(where).values(value=value, updated_at=at))
 
 
+def drop_mark(connection: Connection, name: str) -> None:
+    """Forget a mark that was set by a clock that was wrong."""
+    connection.execute(delete(tables.marks).where(tables.marks.c.name == name))
+
+
 def read_mark(db: Database, name: str) -> float | None:
     """A mark's value (epoch s); None when it was never set."""
     with db.read() as connection:

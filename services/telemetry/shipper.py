@@ -5,7 +5,8 @@ One transaction per pass holds the records, the checkpoints and the mark `shippe
 the next pass writes the same rows again, which changes nothing. `shipped_through` promises that every
 decision taken before it is in the store; it trails the clock by `write_slack_s`, the longest time that a
 decision may take from its timestamp to its line in the log. One shipper per home: the order of `seq` is the
-order of commits.
+order of commits. A mark that lies ahead of the clock was set before the clock was set back: it is set anew, or it would
+vouch for decisions that nobody has taken yet.
 Must never import: sqlalchemy (the store's functions do), policies, flows.
 """
 
@@ -78,6 +79,8 @@ class Shipper:
         reached = min(started, reached_decisions, reached_requests)
         through = min(started, reached_decisions) - self._write_slack_s
         before = store.read_mark(self._db, store.SHIPPED_THROUGH)
+        is_of_the_future = before is not None and before > started  # the clock was set back
+        before = None if is_of_the_future else before
         late = 0 if before is None else sum(1 for row in decision_rows if row.at <= before)
         with self._db.write() as connection:
             written = store.upsert_decisions(connection, decision_rows)
@@ -85,6 +88,8 @@ class Shipper:
             store.upsert_gaps(connection, gaps)
             checkpoints = [chunk.checkpoint for chunk in (*decision_chunks, *request_chunks)]
             store.save_checkpoints(connection, checkpoints, at=started)
+            if is_of_the_future:
+                store.drop_mark(connection, store.SHIPPED_THROUGH)
             if isfinite(through):
                 store.raise_mark(connection, store.SHIPPED_THROUGH, through, at=started)
         self._decisions.advance(decision_chunks)

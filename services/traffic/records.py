@@ -70,7 +70,7 @@ class ProcessSpec:
 
 @dataclass(frozen=True)
 class RunningProcess:
-    """One owned process at the supervisor's last look; `since` (started) and `created` in epoch seconds."""
+    """One owned process at the supervisor's last look; `since` (started) in monotonic seconds."""
 
     pid: int
     created: float

@@ -105,7 +105,7 @@ class Supervisor:
     def run(self) -> None:
         """Own this home until stopped. Raises: TrafficError when another supervisor does."""
         with in_charge(self._home):
-            mine = identify(os.getpid()) or Identity(os.getpid(), time.time())
+            mine = identify(os.getpid()) or Identity(os.getpid(), 0.0)
             write_json(supervisor_file(self._home), {"pid": mine.pid, "created": mine.created})
             _log("started", pid=mine.pid, home=self._home.root, base_port=self._home.ports.base)
             try:
@@ -179,7 +179,7 @@ class Supervisor:
         _end_all(unwanted)
 
     def _tick(self) -> None:
-        now = time.time()
+        now = time.monotonic()  # a wall clock that is set anew must hold up no restart and no look
         # Collect exit statuses, or the dead stay zombies; processes taken over are their parent's to collect.
         self._children = [child for child in self._children if child.poll() is None]
         try:

@@ -33,7 +33,9 @@ def effects(db: Database, draft: RolloutRecord, tmp_path: Path) -> Effects:
     def never(*_: object) -> float:
         raise NeverAsked
 
-    world = World(home, db, cast(EnvoyAdmin, None), Traffic(home), never, clock=never, sleep=never)  # type: ignore[arg-type]
+    world = World(
+        home, db, cast(EnvoyAdmin, None), Traffic(home), never, clock=never, timer=never, sleep=never
+    )  # type: ignore[arg-type]
     return Effects(world, record, lease_s=10.0)
 
 

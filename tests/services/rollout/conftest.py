@@ -173,6 +173,7 @@ class Simulation:
             traffic=Traffic(self.home),
             command=self.command,
             clock=lambda: self.time,
+            timer=lambda: self.time,
             sleep=self.sleep,
         )
 
