@@ -1,4 +1,4 @@
-"""Conducts a rollout for a person to watch: sole conductor, background reports, Prefect flows where they are wanted.
+"""Conducts a rollout for a person to watch: sole conductor, background reports, shown in Prefect where that is wanted.
 
 The same function serves the main job, `trimtab rollout start`, a resumed rollout and the drills.
 """
@@ -6,8 +6,10 @@ The same function serves the main job, `trimtab rollout start`, a resumed rollou
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from flows.show_progress import ProgressView
+from flows.shown_in_prefect import Ended, ShownInPrefect, StageEntered, StageLeft
 from policies.rollout.rollout_policy import load_rollout
 from policies.rollout.verdict import Decision, Verdict
 from policies.utility.utility import load_utility
@@ -23,8 +25,6 @@ from services.store.database import StoreError
 from services.store.rollouts import RolloutRecord
 
 OnVerdict = Callable[[Verdict, str], None]
-PREFECTS = ("prefect", "httpx", "httpcore")
-"""The packages whose errors are Prefect's own; the conductor uses none of them."""
 STORE_PATIENCE_S = 600.0
 """How long a store that does not answer is waited for; the canary has no traffic meanwhile."""
 RETRY_S = 5.0
@@ -62,10 +62,10 @@ def conduct(
         # As it stands now: between reading it and having the lock, another conductor may have lived and died.
         record = rollouts.load(world.db, record.id)
         make = Conductor.resume if resumed else Conductor
-        give_up_at = world.clock() + STORE_PATIENCE_S
+        give_up_at = world.timer() + STORE_PATIENCE_S
         try:
             while True:
-                began = world.clock()
+                began = world.timer()
                 try:
                     conductor = make(world, record, watch=watch, report=reports.submit)
                     conductor.settle()
@@ -73,7 +73,7 @@ def conduct(
                         rehearsal.start()
                     return _run(conductor, view, on_verdict, with_prefect=with_prefect)
                 except StoreError as error:
-                    now = world.clock()
+                    now = world.timer()
                     if now - began > STEADY_S:
                         give_up_at = now + STORE_PATIENCE_S
                     view.say(f"{error}; the canary has no traffic until the rollout can go on")
@@ -86,7 +86,7 @@ def conduct(
 
 def _read_again(world: World, rollout_id: str, error: StoreError, *, until: float) -> RolloutRecord:
     """The record, as soon as the store gives it. Raises: `error`, when it does not in time."""
-    while world.clock() < until:
+    while world.timer() < until:
         world.sleep(RETRY_S)
         try:
             return rollouts.load(world.db, rollout_id)
@@ -126,35 +126,19 @@ def _abort(world: World, progress: Progress) -> None:
 
 
 def _run(conductor: Conductor, view: ProgressView, on_verdict: OnVerdict, *, with_prefect: bool) -> str:
-    def conclude(verdict: Verdict) -> None:
-        on_verdict(verdict, conductor.report_of(verdict))
-
-    phase = _run_flow(conductor, view, conclude) if with_prefect else None
-    if phase is None:
+    record = conductor.record
+    shown = ShownInPrefect(record.id, record.candidate, view.say) if with_prefect else None
+    with shown or nullcontext():
+        tell = (lambda _: None) if shown is None else shown.tell
         while not conductor.ended:
-            view.enter(conductor.state.stage)
-            conclude(conductor.run_stage())
+            stage = conductor.policy.stage(conductor.state.stage)
+            view.enter(stage.name)
+            tell(StageEntered(stage.name, stage.kind))
+            verdict = conductor.run_stage()
+            on_verdict(verdict, conductor.report_of(verdict))
+            tell(StageLeft(verdict, conductor.report_of(verdict)))
+        for verdict in conductor.sudden_verdicts():
+            on_verdict(verdict, conductor.report_of(verdict))
         phase = conductor.state.phase.value
-    for verdict in conductor.sudden_verdicts():
-        conclude(verdict)
+        tell(Ended(phase))
     return phase
-
-
-def _run_flow(conductor: Conductor, view: ProgressView, conclude: Callable[[Verdict], None]) -> str | None:
-    """Conduct it as Prefect flows; None where Prefect gave up: the rollout goes on without it, from where it stands."""
-    from flows.roll_out import roll_out
-
-    try:
-        return roll_out(conductor.record.id, conductor.record.candidate, conductor, view.enter, conclude)
-    except Exception as error:
-        if not _is_prefects(error):
-            raise
-        view.say(f"Prefect does not answer ({type(error).__name__}): the rollout goes on without it")
-        return None
-
-
-def _is_prefects(error: BaseException | None) -> bool:
-    """Whether it is an error of Prefect's, or was raised for one."""
-    if error is None:
-        return False
-    return type(error).__module__.partition(".")[0] in PREFECTS or _is_prefects(error.__cause__)

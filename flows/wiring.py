@@ -104,8 +104,10 @@ def prefect_environment(home: Home) -> dict[str, str]:
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "5",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-        # Five by default, over a minute for each call: meanwhile nobody polls, and the canary's lease lapses.
+        # Five by default, over a minute for each call of a flow to a server that is gone.
         "PREFECT_CLIENT_MAX_RETRIES": "1",
+        # A minute by default: with a server that hangs, a command would not end for minutes after its work is done.
+        "PREFECT_API_REQUEST_TIMEOUT": "20",
     }
 
 

@@ -164,7 +164,7 @@ def _conduct(name: str, rollout_id: str, *, resumed: bool, with_prefect: bool, a
 
     from flows.conduct_rollout import conduct
     from flows.show_progress import ProgressView
-    from flows.system import is_up, make_world, wait_for_prefect
+    from flows.system import is_up, make_world
     from flows.wiring import locate_home, open_store, use_prefect
     from policies.rollout.rollout_policy import load_rollout
     from policies.rollout.verdict import Verdict
@@ -176,8 +176,7 @@ def _conduct(name: str, rollout_id: str, *, resumed: bool, with_prefect: bool, a
         fail("the system is down: `trimtab up` first")
     warm_up()
     if with_prefect:
-        use_prefect(home)
-        wait_for_prefect(home)
+        use_prefect(home)  # it is not waited for: a rollout must be taken up while Prefect is down, too
     db = open_store(home)
     record = rollouts.load(db, rollout_id)
     policy = load_rollout(record.policy_text, f"{rollout_id}/rollout.yaml")
