@@ -1,5 +1,5 @@
-"""Conducts a rollout in a chaos home, as `trimtab rollout start|resume --without-prefect` does; the candidate may have
-a fault of a rehearsal. Exit status 0 when it ended, promoted or rolled back.
+"""Conducts a rollout in a chaos home, as `trimtab rollout start|resume` does, without Prefect unless that is asked for;
+the candidate may have a fault of a rehearsal. Exit status 0 when it ended, promoted or rolled back.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from rich.console import Console
 from flows.conduct_rollout import conduct
 from flows.show_progress import ProgressView
 from flows.system import make_world, stable_release
-from flows.wiring import open_store
+from flows.wiring import open_store, use_prefect
 from services.home import Home, Ports
 from services.rollout.new_rollout import begin_rollout
 from services.serving.release import find_release
@@ -26,8 +26,11 @@ def main() -> int:
     parser.add_argument("--base-port", type=int, required=True)
     parser.add_argument("--candidate", help="a release of the home; without one, resume what is under way")
     parser.add_argument("--fault", help="of services/serving/fault.py")
+    parser.add_argument("--with-prefect", action="store_true", help="show it in Prefect")
     given = parser.parse_args()
     home = Home(given.home, Ports(given.base_port))
+    if given.with_prefect:
+        use_prefect(home)
     db = open_store(home)
     world = replace(make_world(home, db, fault=given.fault), policies=home.root / "policies")
     if given.candidate is None:
@@ -51,7 +54,7 @@ def main() -> int:
             view,
             on_verdict=lambda verdict, _: view.conclude(verdict),
             resumed=given.candidate is None,
-            with_prefect=False,
+            with_prefect=given.with_prefect,
         )
     print(phase)
     return 0

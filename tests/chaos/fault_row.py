@@ -5,7 +5,7 @@ Rule: a row says what was measured in one run; nobody edits one by hand.
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -41,24 +41,50 @@ class FaultRow:
         return json.dumps(asdict(self))
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A row, and the run of `make chaos` that has it: its commit, its beginning (ISO, UTC), and what it spent on it, s.
+
+    `took_s` counts from the row before, what the script set up first included.
+    """
+
+    row: FaultRow
+    commit: str
+    run: str
+    took_s: float
+
+    def to_line(self) -> str:
+        """All of it as one line of JSON."""
+        return json.dumps({**asdict(self.row), "commit": self.commit, "run": self.run, "took_s": self.took_s})
+
+
 def read_row(line: str) -> FaultRow:
     """A row from its JSON line. Raises ValueError naming what is wrong."""
+    return FaultRow(**_members(line, [field.name for field in fields(FaultRow)]))
+
+
+def read_results(path: Path = RESULTS) -> dict[str, Measured]:
+    """Fault → its row of the last run that had it, in the order of the file; empty without the file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return {one.row.fault: one for one in map(_read_measured, lines)}
+
+
+def keep_results(found: Iterable[Measured], path: Path = RESULTS) -> dict[str, Measured]:
+    """Put new rows in the place of older ones of the same fault; returns all."""
+    kept = {**read_results(path), **{one.row.fault: one for one in found}}
+    path.write_text("".join(one.to_line() + "\n" for one in kept.values()), encoding="utf-8")
+    return kept
+
+
+def _read_measured(line: str) -> Measured:
+    of_row, of_run = [field.name for field in fields(FaultRow)], ("commit", "run", "took_s")
+    found = _members(line, [*of_row, *of_run])
+    return Measured(FaultRow(**{name: found[name] for name in of_row}), *(found[name] for name in of_run))
+
+
+def _members(line: str, names: Sequence[str]) -> Mapping[str, Any]:
     value: Any = json.loads(line)
-    names = [field.name for field in fields(FaultRow)]
     if not isinstance(value, Mapping) or set(value) != set(names):
         found = ", ".join(value) if isinstance(value, Mapping) else repr(value)
         raise ValueError(f"a row must have {', '.join(names)}: {found}")
-    return FaultRow(**value)
-
-
-def read_results(path: Path = RESULTS) -> dict[str, FaultRow]:
-    """Fault → its row of the last run that had it, in the order of the file; empty without the file."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return {row.fault: row for row in map(read_row, lines)}
-
-
-def keep_results(rows: Iterable[FaultRow], path: Path = RESULTS) -> dict[str, FaultRow]:
-    """Put new rows in the place of older ones of the same fault; returns all."""
-    kept = {**read_results(path), **{row.fault: row for row in rows}}
-    path.write_text("".join(row.to_line() + "\n" for row in kept.values()), encoding="utf-8")
-    return kept
+    return value

@@ -6,6 +6,7 @@ a fault could not be run; the others are run all the same.
 """
 
 import argparse
+import shutil
 import signal
 import sys
 import tempfile
@@ -41,6 +42,18 @@ def run_faults(faults: Mapping[str, Fault], arguments: Sequence[str]) -> int:
         state, name = given.state or Path(folder), Path(folder).name
         with live_system(state, name=name) as system:
             return max([_run(name, fault, system) for name, fault in chosen.items()], default=0)
+
+
+def own_system(fault: Callable[[Path], FaultRow | Iterable[FaultRow]]) -> Fault:
+    """A fault that needs a home of its own beside the script's, with the same first release."""
+
+    def run(system: LiveSystem) -> FaultRow | Iterable[FaultRow]:
+        with tempfile.TemporaryDirectory(dir=system.home.root.parent) as folder:
+            state = Path(folder)
+            shutil.copytree(system.home.root.parent / "first-release", state / "first-release")
+            return fault(state)
+
+    return run
 
 
 def _run(name: str, fault: Fault, system: LiveSystem) -> int:

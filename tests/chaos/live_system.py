@@ -132,7 +132,12 @@ class LiveSystem:
         return made.id
 
     def conduct(
-        self, candidate: str | None = None, *, fault: str | None = None, env: Mapping[str, str] | None = None
+        self,
+        candidate: str | None = None,
+        *,
+        fault: str | None = None,
+        env: Mapping[str, str] | None = None,
+        with_prefect: bool = False,
     ) -> Conducting:
         """Conduct a new rollout of this candidate; without one, resume the rollout under way."""
         log = self.notes / f"conduct-{time.monotonic_ns()}.log"
@@ -140,6 +145,7 @@ class LiveSystem:
         argv += ["--base-port", str(self.home.ports.base)]
         argv += [] if candidate is None else ["--candidate", candidate]
         argv += [] if fault is None else ["--fault", fault]
+        argv += ["--with-prefect"] if with_prefect else []
         with log.open("wb") as output:
             process = subprocess.Popen(
                 argv,

@@ -1,18 +1,23 @@
 """`make chaos`: every fault of every script, then the table in infra/reliability.md anew.
 
-`--only NAME` (may be given again) runs that fault alone and replaces its row; `--list` names them. Exit status 1 when a
-promise was not kept or a fault could not be run: its old row then stays.
+`--only NAME` (may be given again) runs that fault alone and replaces its row; `--list` names them. A fault that cannot
+be run stops no other; its old row then stays, and the page says from which runs its rows are. Exit status 1 when a
+promise was not kept or a fault could not be run. What goes on is told on stderr.
 """
 
 import argparse
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-from fault_row import FaultRow, keep_results, read_row
+from fault_row import Measured, keep_results, read_row
 from reliability_table import write_table
+
+from flows.wiring import code_version
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parents[1]
@@ -22,8 +27,9 @@ SCRIPTS = (
     "proxy_faults.py",
     "store_faults.py",
     "decision_log_faults.py",
+    "prefect_faults.py",
+    "clock_faults.py",
 )
-# The parts that bring their own faults may not be there yet, or not any more: what is there is run.
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -33,8 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--state", type=Path, default=SOURCE / ".bench" / "chaos")
     given = parser.parse_args(arguments)
-    scripts = [HERE / name for name in SCRIPTS if (HERE / name).is_file()]
-    names = {script: _names(script) for script in scripts}
+    names = {HERE / name: _names(HERE / name) for name in SCRIPTS}
     everything = [name for found in names.values() for name in found]
     if given.list:
         print("\n".join(everything))
@@ -43,35 +48,43 @@ def main(arguments: Sequence[str]) -> int:
     if unknown:
         parser.error(f"no fault {', '.join(unknown)}; there are {', '.join(everything)}")
     given.state.mkdir(parents=True, exist_ok=True)
-    worst = 0
+    commit, run, began = code_version(), f"{datetime.now(UTC):%Y-%m-%d %H:%M}", time.monotonic()
+    worst = 0 if all(names.values()) else 1
     for script, found in names.items():
         chosen = [name for name in found if not given.only or name in given.only]
         if chosen:
-            rows, status = _run(script, chosen, given.state)
-            write_table(keep_results(rows).values())
-            worst = max(worst, status)
+            _say(f"{script.name}: {len(chosen)} faults, {(time.monotonic() - began) / 60:.0f} min so far")
+            worst = max(worst, _run(script, chosen, given.state, commit, run))
+    _say(f"all done in {(time.monotonic() - began) / 60:.0f} min; {'held' if not worst else 'NOT ALL HELD'}")
     return worst
 
 
 def _names(script: Path) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, str(script), "--list"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=_environment(),
-    )
+    """Its faults; none, said aloud, of one that cannot even be read: the others are run all the same."""
+    argv = [sys.executable, str(script), "--list"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=_environment())
+    if done.returncode != 0:
+        _say(f"{script.name} does not start: {done.stderr[-2000:]}")
+        return []
     return done.stdout.split()
 
 
-def _run(script: Path, chosen: Sequence[str], state: Path) -> tuple[list[FaultRow], int]:
+def _run(script: Path, chosen: Sequence[str], state: Path, commit: str, run: str) -> int:
+    """Run one script's faults; each row is kept as soon as it comes."""
     argv = [sys.executable, str(script), "--state", str(state)]
     argv += [word for name in chosen for word in ("--only", name)]
-    rows: list[FaultRow] = []
+    since = time.monotonic()
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=_environment()) as process:
         for line in process.stdout or ():
-            rows.append(read_row(line))
-    return rows, int(process.returncode != 0)
+            now = time.monotonic()
+            measured = Measured(read_row(line), commit, run, round(now - since, 1))
+            since = now
+            write_table(keep_results([measured]).values())
+    return int(process.returncode != 0)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _environment() -> dict[str, str]:

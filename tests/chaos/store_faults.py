@@ -10,13 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from fault_row import FaultRow
-from fault_script import Fault, run_faults
+from fault_script import Fault, own_system, run_faults
 from live_system import SERVICE, Conducting, LiveSystem, free_base, ledger_line, live_system, wait_for
 from proxy_faults import AT_PCT, LEASE_S, RATE_PER_S, at_half, row
 from steady_load import SteadyLoad
@@ -218,18 +218,6 @@ def _postgres() -> Iterator[tuple[str, Any]]:
         finally:
             with suppress(subprocess.CalledProcessError):  # it may have been stopped already
                 run("pg_ctl", "stop", "-m", "immediate")
-
-
-def own_system(fault: Callable[[Path], FaultRow]) -> Fault:
-    """A fault that needs a home of its own beside the script's, with the same first release."""
-
-    def run(system: LiveSystem) -> FaultRow:
-        with tempfile.TemporaryDirectory(dir=system.home.root.parent) as folder:
-            state = Path(folder)
-            shutil.copytree(system.home.root.parent / "first-release", state / "first-release")
-            return fault(state)
-
-    return run
 
 
 FAULTS: dict[str, Fault] = {

@@ -37,6 +37,10 @@ def made_row(harness: dict[str, ModuleType], **changes: Any) -> Any:
     return harness["fault_row"].FaultRow(**{**known, **changes})
 
 
+def measured(harness: dict[str, ModuleType], run: str, **changes: Any) -> Any:
+    return harness["fault_row"].Measured(made_row(harness, **changes), "abc123", run, 90.0)
+
+
 @pytest.mark.parametrize(
     ("status", "text", "why"),
     [
@@ -60,11 +64,11 @@ def test_anything_but_a_decision_is_a_failed_request(
 def test_a_new_row_takes_the_place_of_the_old_one(harness: dict[str, ModuleType], tmp_path: Path) -> None:
     """Results are kept by fault, in their order, and read back as they were written."""
     keep, file = harness["fault_row"].keep_results, tmp_path / "results.jsonl"
-    keep([made_row(harness), made_row(harness, fault="envoy-killed", failed=90)], file)
-    kept = keep([made_row(harness, failed=7)], file)
+    keep([measured(harness, "old"), measured(harness, "old", fault="envoy-killed", failed=90)], file)
+    kept = keep([measured(harness, "new", failed=7)], file)
     assert list(kept) == ["canary-killed", "envoy-killed"]
     assert harness["fault_row"].read_results(file) == kept
-    assert kept["canary-killed"].failed == 7
+    assert (kept["canary-killed"].row.failed, kept["canary-killed"].run) == (7, "new")
 
 
 @pytest.mark.parametrize(
@@ -84,14 +88,19 @@ def test_impossible_rows_are_refused(
 
 
 def test_the_table_stands_between_its_markers(harness: dict[str, ModuleType], tmp_path: Path) -> None:
-    """Everything around it stays; a broken promise is told in bold; a bar in a text breaks no cell."""
+    """Everything around it stays; a broken promise is told in bold; a bar in a text breaks no cell; a line says which
+    runs, of which commits, the rows are from."""
     table = harness["reliability_table"]
     page = tmp_path / "page.md"
     page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
-    table.write_table([made_row(harness, failed=2, is_met=False, note="503")], page)
+    rows = [measured(harness, "2026-11-22 16:50", failed=2, is_met=False, note="503")]
+    table.write_table(rows, page)
     line = "| canary-killed | 150 | 3,000 | 2 | 4.1 s | ROLLBACK canary_ejected: 3 / 4 | **no**: 503 |"
-    expected = "\n".join(["before", table.BEGIN, *table.HEAD, line, table.END, "after", ""])
+    runs = "From 1 run. 2026-11-22 16:50 UTC at abc123: 1 rows in 2 min."
+    expected = "\n".join(["before", table.BEGIN, *table.HEAD, line, "", runs, table.END, "after", ""])
     assert page.read_text() == expected
+    table.write_table([*rows, measured(harness, "2026-11-23 08:00", fault="envoy-killed")], page)
+    assert "From 2 runs. 2026-11-22 16:50 UTC at abc123: 1 rows in 2 min; 2026-11-23" in page.read_text()
     page.write_text("no markers")
     with pytest.raises(ValueError, match="must hold the lines"):
         table.write_table([], page)
