@@ -56,6 +56,8 @@ def plan_warnings(
     """What may work but should be looked at."""
     places = _Places(document)
     found = [*_starvation(policy), *_few_blocks(policy, places)]
+    if "timeScale" in document.data:
+        found.append((("timeScale",), "is read by nothing: take it out"))
     if payoff_range is not None:
         found += _starved_bets(policy, places, payoff_range)
     return [document.issue(path, message) for path, message in found]

@@ -247,8 +247,8 @@ class RolloutFile(StrictModel):
     maturity: Duration = Field(
         description="A decision counts for utility once it is this old (wall time) and the outcome feed has passed it."
     )
-    time_scale: float = Field(
-        gt=0, description="Event seconds per second of wall time: 1 on live traffic, more in a rehearsal."
+    time_scale: float | None = Field(
+        default=None, gt=0, deprecated=True, description="Read by nothing: taken so that older files stay readable."
     )
     poll: Span = Field(
         description="How often evidence is gathered and judged; at most a quarter of the lease."

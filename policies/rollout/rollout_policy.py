@@ -106,7 +106,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class RolloutPolicy:
-    """A whole policy. Times in seconds of wall time; time_scale: event seconds that pass in one of them.
+    """A whole policy. Times in seconds of wall time.
 
     warnings: what is lawful but doubtful, with its place; digest covers the meaning, not the layout.
     """
@@ -117,7 +117,6 @@ class RolloutPolicy:
     alpha_rollback: float
     alpha_advance: float
     maturity_s: float
-    time_scale: float
     poll_s: float
     lease_s: float
     expected_requests_per_s: float
@@ -178,7 +177,6 @@ def load_rollout(text: str, source: str) -> RolloutPolicy:
         alpha_rollback=file.alpha_rollback,
         alpha_advance=file.alpha_advance,
         maturity_s=file.maturity,
-        time_scale=file.time_scale,
         poll_s=file.poll,
         lease_s=file.lease,
         expected_requests_per_s=file.expected_traffic,

@@ -20,7 +20,7 @@ def policy(gate: Gate) -> RolloutPolicy:
         Stage(f"canary-{weight:g}", "canary", weight, 0.0, 1e9, "manual", "gates", False, "", (gate,))
         for weight in (25.0, 50.0)
     )
-    return RolloutPolicy("tests", 1, "nobody", 0.05, 0.05, 0.0, 1.0, 10.0, 60.0, 40.0, stages, "sha256:0")
+    return RolloutPolicy("tests", 1, "nobody", 0.05, 0.05, 0.0, 10.0, 60.0, 40.0, stages, "sha256:0")
 
 
 def stored(book: GateBook) -> str:

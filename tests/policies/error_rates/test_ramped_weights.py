@@ -23,7 +23,7 @@ def policy(gates: tuple[Gate, ...]) -> RolloutPolicy:
         Stage(f"canary-{weight:g}", "canary", weight, 0.0, 1e9, "manual", "gates", False, "", gates)
         for weight in SHARED
     )
-    return RolloutPolicy("tests", 1, "nobody", ALPHA, ALPHA, 0.0, 1.0, 10.0, 60.0, 40.0, stages, "sha256:0")
+    return RolloutPolicy("tests", 1, "nobody", ALPHA, ALPHA, 0.0, 10.0, 60.0, 40.0, stages, "sha256:0")
 
 
 def test_an_equal_canary_over_ramped_weights(kinds, make_world) -> None:  # type: ignore[no-untyped-def]

@@ -48,7 +48,7 @@ def test_the_word_of_another_tool_is_answered_with_ours(place: str, line: str, s
     before = {
         "gate": "    metric: quarantined_share\n",
         "stage": "    kind: offline\n",
-        "top": "timeScale: 1\n",
+        "top": "poll: 10s\n",
     }
     indent = "" if place == "top" else "    "
     text = TEXT.replace(before[place], f"{before[place]}{indent}{line}\n", 1)

@@ -264,6 +264,7 @@ def test_what_cannot_work_is_refused(old: str, new: str, says: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
+        ("poll: 10s", "timeScale: 1\npoll: 10s", "'timeScale' is read by nothing: take it out"),
         (
             "retrainEvery: 7d",
             "retrainEvery: 2h",

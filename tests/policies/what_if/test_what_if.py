@@ -65,7 +65,6 @@ def policy(*stages: Stage, **fields: object) -> RolloutPolicy:
         "alpha_rollback": 0.01,
         "alpha_advance": 0.05,
         "maturity_s": 0.0,
-        "time_scale": 1.0,
         "poll_s": 10.0,
         "lease_s": 60.0,
         "expected_requests_per_s": 80.0,

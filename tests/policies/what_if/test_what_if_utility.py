@@ -121,7 +121,6 @@ POLICY = RolloutPolicy(
     alpha_rollback=0.05,
     alpha_advance=0.05,
     maturity_s=25.0,
-    time_scale=1.0,
     poll_s=10.0,
     lease_s=60.0,
     expected_requests_per_s=8.0,
