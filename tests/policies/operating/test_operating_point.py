@@ -23,8 +23,12 @@ def _chances(p: Floats) -> Floats:
 
 @st.composite
 def rows(draw: st.DrawFn) -> tuple[Floats, Floats]:
-    """Payoffs (6, 2, 2) where action 1 gains no less under outcome 1; probabilities of outcome 1 (6,)."""
-    payoffs = draw(arrays(np.float64, (6, 2, 2), elements=st.floats(-50, 50, width=32)))
+    """Payoffs (6, 2, 2) where action 1 gains no less under outcome 1; probabilities of outcome 1 (6,).
+
+    In eighths: a gain too small to add to its payoff would come back as none.
+    """
+    eighths = st.integers(-400, 400).map(lambda n: n / 8)
+    payoffs = draw(arrays(np.float64, (6, 2, 2), elements=eighths))
     gain = np.sort(payoffs[:, 1] - payoffs[:, 0], axis=1)
     payoffs[:, 1] = payoffs[:, 0] + gain
     return payoffs, draw(arrays(np.float64, 6, elements=st.floats(0, 1)))
