@@ -248,7 +248,10 @@ class RolloutFile(StrictModel):
         description="A decision counts for utility once it is this old (wall time) and the outcome feed has passed it."
     )
     time_scale: float | None = Field(
-        default=None, gt=0, deprecated=True, description="Read by nothing: taken so that older files stay readable."
+        default=None,
+        gt=0,
+        deprecated=True,
+        description="Read by nothing: taken so that older files stay readable.",
     )
     poll: Span = Field(
         description="How often evidence is gathered and judged; at most a quarter of the lease."

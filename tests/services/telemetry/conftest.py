@@ -100,9 +100,7 @@ def make_stage() -> Callable[..., Stage]:
 def policy(make_stage: Callable[..., Stage]) -> RolloutPolicy:
     """A policy whose decisions mature after 6 s."""
     stage = make_stage("canary-25", "canary", 25.0, "utility")
-    return RolloutPolicy(
-        "telemarketing", 1, "ops", 0.01, 0.05, 6.0, 1.0, 10.0, 200.0, (stage,), "sha256:0"
-    )
+    return RolloutPolicy("telemarketing", 1, "ops", 0.01, 0.05, 6.0, 1.0, 10.0, 200.0, (stage,), "sha256:0")
 
 
 @dataclass
