@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import re
 import time
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -17,6 +18,9 @@ from flows.commands.output import (
     print_json,
     print_table,
 )
+
+if TYPE_CHECKING:
+    from services.retention.retention import Kept
 
 
 def register(app: typer.Typer) -> None:
@@ -48,16 +52,9 @@ def run(
 
     Example: trimtab retention run --older-than 90d --logs-older-than 7d --erase-after 730d
     """
-    from services.retention.retention import Kept, run_retention
+    from services.retention.retention import run_retention
 
-    store_s = _seconds("--older-than", older_than)
-    logs_s = store_s if logs_older_than is None else _seconds("--logs-older-than", logs_older_than)
-    archive_s = None if erase_after is None else _seconds("--erase-after", erase_after)
-    try:
-        kept = Kept(store_s, logs_s, archive_s)
-    except ValueError as error:
-        options = {"store_s": "--older-than", "logs_s": "--logs-older-than", "archive_s": "--erase-after"}
-        fail(re.sub(r"\w+_s", lambda name: options[name[0]], str(error)), code=2)
+    kept = kept_of(older_than, logs_older_than, erase_after)
     home, db = open_records(name)
 
     def say(text: str) -> None:
@@ -84,6 +81,20 @@ def run(
         say(f"{done.erased_days} days of a table erased for good, {done.erased_rows} rows")
     if done.is_nothing:
         say("nothing is that old")
+
+
+def kept_of(older_than: str, logs_older_than: str | None, erase_after: str | None) -> Kept:
+    """The periods of the three options; exit status 2 for those that cannot be."""
+    from services.retention.retention import Kept
+
+    store_s = _seconds("--older-than", older_than)
+    logs_s = store_s if logs_older_than is None else _seconds("--logs-older-than", logs_older_than)
+    archive_s = None if erase_after is None else _seconds("--erase-after", erase_after)
+    try:
+        return Kept(store_s, logs_s, archive_s)
+    except ValueError as error:
+        options = {"store_s": "--older-than", "logs_s": "--logs-older-than", "archive_s": "--erase-after"}
+        fail(re.sub(r"\w+_s", lambda name: options[name[0]], str(error)), code=2)
 
 
 def show(name: str = HOME_OPTION, as_json: bool = JSON_OPTION) -> None:

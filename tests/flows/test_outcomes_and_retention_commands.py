@@ -103,3 +103,20 @@ def test_retention_refuses_what_it_should_not_do(now: float, arguments: list[str
     done = RUNNER.invoke(app, ["retention", "run", *arguments])
     assert done.exit_code == 2
     assert message in " ".join(done.output.split())
+
+
+def test_the_scheduled_retention_is_the_same_one_and_twice_is_once(now: float) -> None:
+    """The flow moves the old decision as the command does; again, it finds nothing; a period that cannot be is
+    refused before a home is looked for."""
+    from flows.retain import retain
+
+    done = retain.fn(older_than="5d", logs_older_than="1d")
+    assert (done["deleted"]["decisions"], done["archived"]["decisions"]) == (1, 1)  # type: ignore[index]
+    again = retain.fn(older_than="5d", logs_older_than="1d")
+    assert again["deleted"]["decisions"] == 0  # type: ignore[index]
+    (entry,) = invoke("ledger", "show", "--kind", "retention")
+    assert entry["body"]["by"] == "schedule"
+    with pytest.raises(ValueError, match="'store_s' must be >= 86400"):
+        retain.fn(older_than="1h", logs_older_than="1d", home="elsewhere")
+    refused = RUNNER.invoke(app, ["schedule", "--older-than", "1h"])
+    assert (refused.exit_code, "'--older-than' must be >= 86400" in refused.output) == (2, True)

@@ -1,4 +1,4 @@
-"""The deployment file in infra/prefect stays true to the flow it deploys."""
+"""The deployment file in infra/prefect stays true to the flows it deploys."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import pytest
 from ruamel.yaml import YAML
 
 FILE = Path(__file__).parents[2] / "infra" / "prefect" / "prefect.yaml"
+CRONS = {"retrain-telemarketing": "0 6 * * 1", "retain-main": "0 3 * * *"}
 
 
-@pytest.fixture
-def deployment() -> dict[str, Any]:
+@pytest.fixture(params=CRONS)
+def deployment(request: pytest.FixtureRequest) -> dict[str, Any]:
     found = YAML(typ="safe").load(FILE.read_text(encoding="utf-8"))["deployments"]
-    assert [one["name"] for one in found] == ["retrain-telemarketing"]
-    return dict(found[0])
+    assert [one["name"] for one in found] == list(CRONS)
+    return next(dict(one) for one in found if one["name"] == request.param)
 
 
 def test_entrypoint_is_a_flow_that_takes_the_parameters(deployment: dict[str, Any]) -> None:
@@ -27,7 +28,7 @@ def test_entrypoint_is_a_flow_that_takes_the_parameters(deployment: dict[str, An
     module, _, name = deployment["entrypoint"].rpartition(".")
     flow = getattr(import_module(module), name)
     assert isinstance(flow, Flow)
-    assert flow.name == "retrain"
+    assert flow.name == deployment["name"].partition("-")[0]
     assert set(deployment["parameters"]) == set(inspect.signature(flow.fn).parameters)
     assert flow.validate_parameters(deployment["parameters"]) == deployment["parameters"]
     assert deployment["enforce_parameter_schema"] is True
@@ -43,4 +44,5 @@ def test_one_run_at_a_time_and_the_next_waits(deployment: dict[str, Any]) -> Non
     assert limit.collision_strategy.value == "ENQUEUE"
     (schedule,) = deployment["schedules"]
     assert schedule["active"] is True
-    assert CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"]).cron == "0 6 * * 1"
+    cron = CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"]).cron
+    assert cron == CRONS[deployment["name"]]
