@@ -19,9 +19,11 @@ from flows.commands.output import (
 )
 
 if TYPE_CHECKING:
+    from services.home import Home
     from services.rollout.outcome_rows import OutcomeRows
     from services.rollout.release_job import ReleaseJob
     from services.serving.release import Release
+    from services.store.database import Database
 
 SEED = 7
 DEFAULT_SINCE = "7d"
@@ -67,7 +69,7 @@ def recalibrate(
 
     Example: trimtab recalibrate --since 14d
     """
-    from flows.system import is_up, stable_release
+    from flows.system import stable_release
     from flows.wiring import code_version
     from services.rollout.policy_set import load_policies
     from services.rollout.recalibration import recalibrate_release
@@ -86,8 +88,8 @@ def recalibrate(
     stable = stable_release(home)
     if stable is None:
         fail(f"there is no stable release in {home.root}; `trimtab run` makes the first one")
-    if roll_out and not is_up(home):
-        fail("the system is down: `trimtab up` first, or leave --roll-out away")
+    if roll_out:
+        _require_free(home, db, service)
     parent = find_release(home.releases, release or stable)
     if parent.service != service:
         fail(f"{parent.id} is a release of {parent.service!r}: say --service {parent.service}")
@@ -125,6 +127,17 @@ def recalibrate(
     from flows.commands.operate_rollout import start
 
     start(release=made.release.id, name=name, service=service, without_prefect=False, as_json=False)
+
+
+def _require_free(home: Home, db: Database, service: str) -> None:
+    """Asked before the work: a release that is packed and cannot be rolled out is not what was asked for."""
+    from flows.system import is_up
+    from services.store import rollouts
+
+    if (under_way := rollouts.active(db, service)) is not None:
+        fail(f"rollout {under_way.id} of {under_way.candidate} is not over; `trimtab status` shows it")
+    if not is_up(home):
+        fail("the system is down: `trimtab up` first, or leave --roll-out away")
 
 
 def _rows(job: ReleaseJob, rows: Path | None, since: str | None, parent: Release) -> OutcomeRows:

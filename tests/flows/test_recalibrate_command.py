@@ -11,13 +11,14 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.command_line import app
-from flows.wiring import locate_home, make_home
+from flows.wiring import locate_home, make_home, open_store
 from policies.operating.operating_point import OperatingPoint
 from services.data.splits import to_arrays
 from services.rehearsal.bank_marketing import read_calls
 from services.rollout.policy_set import load_policies
 from services.serving.release import write_release
 from services.serving.release_command import ReleaseCommand
+from services.store import rollouts
 from services.traffic.slots import Slots
 from services.traffic.supervision import want_release
 from services.traffic.traffic import Traffic
@@ -111,6 +112,32 @@ def test_what_does_not_fit_is_named(arguments: list[str], says: str) -> None:
     done = RUNNER.invoke(app, ["recalibrate", *arguments])
     assert done.exit_code == 1
     assert says in " ".join((done.output + str(done.exception or "")).split())
+
+
+def test_nothing_is_made_to_roll_out_beside_a_rollout(stable: str, tmp_path: Path) -> None:
+    """While another candidate is on its way --roll-out is refused before a release is packed, and that rollout is
+    named."""
+    record = rollouts.RolloutRecord(
+        id="r1",
+        service="telemarketing",
+        champion=stable,
+        candidate="telemarketing-0123456789ab",
+        policy_text="",
+        utility_text="",
+        salt="5a",
+        state={},
+        gates={},
+        cursors={},
+        weight_pct=5.0,
+        version=0,
+        created_at=1.0,
+        updated_at=1.0,
+    )
+    rollouts.create(open_store(locate_home("main")), record)
+    done = RUNNER.invoke(app, ["recalibrate", "--roll-out"])
+    assert done.exit_code == 1
+    assert "rollout r1 of telemarketing-0123456789ab is not over" in " ".join(done.output.split())
+    assert [path.name for path in (tmp_path / "main" / "releases").iterdir()] == [stable]
 
 
 def test_too_few_outcomes_in_a_file(stable: str, tmp_path: Path) -> None:
