@@ -32,6 +32,11 @@ REASON_OPTION = typer.Option(..., "--reason", "-r", help="Why; goes on the ledge
 BY_OPTION = typer.Option(None, "--by", help="Who; default: the user who runs this.")
 
 
+def visible(text: str) -> str:
+    """Somebody's words for a terminal: what would move its cursor, or turn its lines round, is shown by its code."""
+    return "".join(one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in text)
+
+
 def print_json(value: object) -> None:
     """One JSON document on standard output."""
     sys.stdout.write(json.dumps(value, indent=2, sort_keys=False, default=str) + "\n")
@@ -43,7 +48,7 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     for column in header:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*(escape(visible(cell)) for cell in row))
     console.print(table)
 
 
@@ -88,5 +93,7 @@ def refuse_policy(error: PolicyError, *, as_json: bool, more: Mapping[str, objec
 
 def fail(message: str, *, code: int = 1) -> NoReturn:
     """Say what is wrong on standard error and end with this exit status."""
-    Console(stderr=True).print(f"[red]trimtab:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    Console(stderr=True).print(
+        f"[red]trimtab:[/] {escape(visible(message))}", highlight=False, soft_wrap=True
+    )
     raise SystemExit(code)

@@ -21,6 +21,7 @@ from flows.commands.output import (
     open_records,
     print_json,
     print_table,
+    visible,
 )
 
 if TYPE_CHECKING:
@@ -73,11 +74,8 @@ def verify(
         for line in found:
             said = f"signed by {line['signed_by']!r}, key {str(line['keyid'])[:16]}"
             word = "[green]whole[/]" if line["ok"] else "[red]refused[/]"
-            console.print(
-                f"{word} {escape(str(line['release']))}: {escape(said if line['ok'] else str(line['why']))}",
-                highlight=False,
-                soft_wrap=True,
-            )
+            told = visible(f"{line['release']}: {said if line['ok'] else line['why']}")
+            console.print(f"{word} {escape(told)}", highlight=False, soft_wrap=True)
     if not all(line["ok"] for line in found):
         raise SystemExit(1)
 

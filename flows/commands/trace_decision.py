@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from flows.commands.output import HOME_OPTION, JSON_OPTION, console, fail, open_records, print_json
+from flows.commands.output import HOME_OPTION, JSON_OPTION, console, fail, open_records, print_json, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +59,7 @@ def trace(
         console.print(str(html), highlight=False, soft_wrap=True)
     else:
         for line in _lines(found):
-            console.print(line, highlight=False, soft_wrap=True, markup=False)
+            console.print(visible(line), highlight=False, soft_wrap=True, markup=False)
 
 
 def _lines(found: Trace) -> Iterator[str]:

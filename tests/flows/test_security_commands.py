@@ -18,6 +18,7 @@ from services.rehearsal.drill_releases import copy_release
 from services.serving.release import Release, read_release, write_release
 from services.signing.release_signature import sign_in_home
 from services.store.database import Database, open_database
+from services.store.decisions import DecisionRow, upsert_decisions
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ def test_both_interfaces_are_described(
     run("openapi", "decide", status=1)
 
 
-HOSTILE = "[/red] [bold] \\[a, b] [link=http://x]"
+HOSTILE = "\x1b]0;all is well\x07\u202e[/red] [bold] \\[a, b] [link=http://x]"
 
 
 def test_what_a_person_wrote_is_no_markup(db: Database) -> None:
@@ -161,10 +162,25 @@ def test_what_a_person_wrote_is_no_markup(db: Database) -> None:
     ):
         done = CliRunner().invoke(app, list(arguments))
         assert (done.exit_code in (1, 2), type(done.exception)) == (True, SystemExit), arguments
-        assert "[/red] [bold]" in done.output
+        assert "\\u202e[/red] [bold]" in done.output
+        assert "\x1b]" not in done.output
 
 
 def test_a_reason_on_the_ledger_is_no_markup(db: Database) -> None:
     """Whoever may give an order cannot make the ledger unreadable by his reason, nor hide what he wrote."""
     append(db, "order", {"by": "mallory", "reason": HOSTILE}, service="s", rollout_id="r", at=1.0)
-    assert "[/red] [bold]" in run("ledger", "show")
+    shown = run("ledger", "show")
+    assert "\\x1b]0;all" in shown
+    assert not {"\x1b", "\x07", "\u202e"} & set(shown)
+
+
+def test_what_a_user_sent_does_not_reach_the_terminal_of_who_traces_it(home: Home, db: Database) -> None:
+    """A feature's text, an action or a unit may hold anything: the trace shows escape sequences by their codes."""
+    row = DecisionRow(
+        "d1", "q1", 1, 10.0, "u", "stable", False, "rel-0", "call\x1b[2J", 0.5, 1.0, "[0]", "[1]", "{}"
+    )
+    with db.write() as connection:
+        upsert_decisions(connection, [row])
+    shown = run("trace", "d1")
+    assert "call\\x1b[2J  decided" in shown
+    assert "\x1b" not in shown
