@@ -3,46 +3,28 @@
 The release is of made-up weights and rows, under the real contract and utility spec; nothing is trained.
 """
 
-import random
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import programs
 import pytest
 
 from policies.utility.utility import load_utility
 from services.data.contract import DataContract, load_contract
-from services.home import LOOPBACK
 from services.training.calibration import Calibration
 from services.training.forward import Architecture, Weights
 from services.training.preprocessing import Preprocessing
 
 POLICIES = Path(__file__).resolve().parents[1] / "policies" / "telemarketing"
 
-# Below the ports that the kernel gives to clients (32768 and up on Linux): a restarted server must find its port again.
-LOWEST, HIGHEST = 12_000, 30_000
-
 
 @pytest.fixture(scope="session")
 def free_base() -> Callable[[int], int]:
     """`free_base(count)`: the first of `count` consecutive loopback ports that are free now."""
-
-    def find(count: int) -> int:
-        while True:
-            base = random.randrange(LOWEST, HIGHEST)  # noqa: S311 - spreads parallel runs
-            try:
-                for port in range(base, base + count):
-                    with socket.socket() as probe:
-                        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                        probe.bind((LOOPBACK, port))
-            except OSError:
-                continue
-            return base
-
-    return find
+    return programs.free_base
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fault_row import FaultRow
-from live_system import Conducting, LiveSystem, ledger_line, wait_for
+from live_system import LiveSystem, ledger_line
+from programs import Program, wait_for
 from proxy_faults import AT_PCT, LEASE_S, RATE_PER_S
 from steady_load import Answered
 
@@ -51,7 +52,7 @@ class CalledBack:
 
 
 def called_back(
-    system: LiveSystem, conduct: Callable[[str], Conducting], strike: Callable[[str], None]
+    system: LiveSystem, conduct: Callable[[str], Program], strike: Callable[[str], None]
 ) -> CalledBack:
     """`conduct` a candidate; `strike` once users are on it, given its rollout. Raises TimeoutError if it stalls."""
     with system.load(rate_per_s=RATE_PER_S, units=f"u{time.time_ns()}-") as users:
@@ -81,7 +82,7 @@ def called_back(
     )
 
 
-def _wait_phase(system: LiveSystem, conductor: Conducting, *phases: str) -> None:
+def _wait_phase(system: LiveSystem, conductor: Program, *phases: str) -> None:
     def told() -> str:
         return f"{' or '.join(phases)}: {system.rollout()}\n{conductor.tail()}"
 

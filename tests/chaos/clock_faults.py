@@ -15,7 +15,7 @@ from pathlib import Path
 
 from called_back import BAKE_S, called_back
 from fault_row import FaultRow
-from fault_script import Fault, own_system, run_faults
+from fault_script import Fault, OwnHome, run_faults
 from live_system import LiveSystem, live_system
 
 HOUR_S = 3600
@@ -76,7 +76,7 @@ def _row(system: LiveSystem, clock: SteppedClock, fault: str, ahead_s: int) -> F
     )
 
 
-FAULTS: dict[str, Fault] = {"clock-stepped": own_system(clock_stepped)}
+FAULTS: dict[str, Fault] = {"clock-stepped": OwnHome(clock_stepped)}
 
 if __name__ == "__main__":
     sys.exit(run_faults(FAULTS, sys.argv[1:]))

@@ -13,7 +13,8 @@ from pathlib import Path
 import orjson
 from fault_row import FaultRow
 from fault_script import Fault, run_faults
-from live_system import LiveSystem, ledger_line, wait_for
+from live_system import LiveSystem, ledger_line
+from programs import wait_for
 from sqlalchemy import func, select
 from steady_load import Answered
 

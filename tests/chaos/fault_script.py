@@ -13,12 +13,30 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 from fault_row import FaultRow
-from live_system import LiveSystem, live_system
+from live_system import FIRST_RELEASE, LiveSystem, live_system
 
-Fault = Callable[[LiveSystem], FaultRow | Iterable[FaultRow]]
+Rows = FaultRow | Iterable[FaultRow]
+
+
+@dataclass(frozen=True)
+class OwnHome:
+    """A fault that makes its own systems, in a state folder of its own with the script's first release."""
+
+    strike: Callable[[Path], Rows]
+
+    def run(self, state: Path) -> Rows:
+        with tempfile.TemporaryDirectory(dir=state) as folder:
+            if (state / FIRST_RELEASE).is_dir():
+                shutil.copytree(state / FIRST_RELEASE, Path(folder) / FIRST_RELEASE)
+            return self.strike(Path(folder))
+
+
+Fault = Callable[[LiveSystem], Rows] | OwnHome
 
 
 def run_faults(faults: Mapping[str, Fault], arguments: Sequence[str]) -> int:
@@ -40,27 +58,20 @@ def run_faults(faults: Mapping[str, Fault], arguments: Sequence[str]) -> int:
         given.state.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="chaos-", dir=given.state) as folder:
         state, name = given.state or Path(folder), Path(folder).name
-        with live_system(state, name=name) as system:
-            return max([_run(name, fault, system) for name, fault in chosen.items()], default=0)
+        is_shared = not all(isinstance(fault, OwnHome) for fault in chosen.values())
+        with live_system(state, name=name) if is_shared else nullcontext() as system:
+            return max([_run(name, fault, state, system) for name, fault in chosen.items()], default=0)
 
 
-def own_system(fault: Callable[[Path], FaultRow | Iterable[FaultRow]]) -> Fault:
-    """A fault that needs a home of its own beside the script's, with the same first release."""
-
-    def run(system: LiveSystem) -> FaultRow | Iterable[FaultRow]:
-        with tempfile.TemporaryDirectory(dir=system.home.root.parent) as folder:
-            state = Path(folder)
-            shutil.copytree(system.home.root.parent / "first-release", state / "first-release")
-            return fault(state)
-
-    return run
-
-
-def _run(name: str, fault: Fault, system: LiveSystem) -> int:
+def _run(name: str, fault: Fault, state: Path, system: LiveSystem | None) -> int:
     began = time.monotonic()
     print(f"{name} …", file=sys.stderr, flush=True)
     try:
-        found = fault(system)
+        if isinstance(fault, OwnHome):
+            found = fault.run(state.resolve())
+        else:
+            assert system is not None
+            found = fault(system)
         rows = [found] if isinstance(found, FaultRow) else list(found)
     except Exception:  # one fault that cannot be run must not hide the others
         traceback.print_exc()

@@ -7,21 +7,20 @@ conductors as processes of their own (conduct_candidate.py), as `trimtab rollout
 
 import json
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
+from programs import Program, free_base, wait_for
 from steady_load import SteadyLoad
 
 from flows.system import bring_up, serve_first, take_down
@@ -45,46 +44,7 @@ SERVICE = "telemarketing"
 HERE = Path(__file__).parent
 SOURCE = HERE.parents[1]
 ROWS = 2_000
-# As in tests/conftest.py: below the ports that the kernel gives to clients.
-LOWEST, HIGHEST = 12_000, 30_000
-
-
-def wait_for(check: Callable[[], Any], *, timeout_s: float, what: str | Callable[[], str]) -> Any:
-    """Poll until `check()` is true; its value. Raises TimeoutError saying what did not come true."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        value = check()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {timeout_s} s: {what if isinstance(what, str) else what()}")
-        time.sleep(0.02)
-
-
-@dataclass(frozen=True)
-class Conducting:
-    """A conductor's process."""
-
-    process: "subprocess.Popen[bytes]"
-    log: Path
-
-    def kill(self) -> float:
-        """SIGKILL; when, epoch s."""
-        at = time.time()
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        return at
-
-    def end(self, *, timeout_s: float) -> int:
-        """Wait for its end; the exit status. Raises TimeoutError with the end of its output."""
-        try:
-            return self.process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            raise TimeoutError(f"the conductor still runs after {timeout_s} s:\n{self.tail()}") from None
-
-    def tail(self) -> str:
-        """The end of what it said."""
-        return self.log.read_text(encoding="utf-8", errors="replace")[-3000:]
+FIRST_RELEASE = "first-release"
 
 
 @dataclass
@@ -96,7 +56,7 @@ class LiveSystem:
     first: str
     rows: Path
     notes: Path
-    conductors: list[Conducting] = field(default_factory=list)
+    conductors: list[Program] = field(default_factory=list)
 
     @property
     def admin(self) -> EnvoyAdmin:
@@ -138,7 +98,7 @@ class LiveSystem:
         fault: str | None = None,
         env: Mapping[str, str] | None = None,
         with_prefect: bool = False,
-    ) -> Conducting:
+    ) -> Program:
         """Conduct a new rollout of this candidate; without one, resume the rollout under way."""
         log = self.notes / f"conduct-{time.monotonic_ns()}.log"
         argv = [sys.executable, str(HERE / "conduct_candidate.py"), "--home", str(self.home.root)]
@@ -155,7 +115,7 @@ class LiveSystem:
                 cwd=self.home.root,
                 env={**os.environ, "PYTHONPATH": str(SOURCE), **(env or {})},
             )
-        self.conductors.append(Conducting(process, log))
+        self.conductors.append(Program(process, log))
         return self.conductors[-1]
 
     def store(self) -> Database:
@@ -238,7 +198,7 @@ def live_system(state: Path, *, name: str = "chaos") -> Iterator[LiveSystem]:
     """
     policies = load_policies(SERVICE)
     home = Home(state.resolve() / name, Ports(free_base(40)))
-    kept = state.resolve() / "first-release"
+    kept = state.resolve() / FIRST_RELEASE
     rows = _rows_file(state.resolve(), policies)
     bring_up(home, _quiet)
     try:
@@ -313,20 +273,6 @@ def short_policy(file: Path, stages: Mapping[str, Mapping[str, Any]]) -> str:
     gates = [{**gate, "requiredFrom": "0%"} for gate in policy["gates"] if gate["name"] == "errors"]
     gates += [gate for gate in policy["gates"] if "appliesTo" in gate]  # the offline ones
     return json.dumps({**policy, "gates": gates, "stages": kept}, indent=1)
-
-
-def free_base(count: int) -> int:
-    """The first of `count` consecutive loopback ports that are free now."""
-    while True:
-        base = random.randrange(LOWEST, HIGHEST)  # noqa: S311 - spreads parallel runs
-        try:
-            for port in range(base, base + count):
-                with socket.socket() as probe:
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    probe.bind((LOOPBACK, port))
-        except OSError:
-            continue
-        return base
 
 
 def _quiet(text: str) -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 import httpx
 from called_back import called_back
 from fault_row import FaultRow
-from fault_script import Fault, own_system, run_faults
-from live_system import LiveSystem, live_system, wait_for
+from fault_script import Fault, OwnHome, run_faults
+from live_system import LiveSystem, live_system
+from programs import wait_for
 
 from flows.system import wait_for_prefect
 from flows.wiring import own_prefect_url
@@ -80,7 +81,7 @@ def _stop(system: LiveSystem) -> None:
 
 
 FAULTS: dict[str, Fault] = {
-    name: own_system(partial(prefect_away, fault=name, strike=strike))
+    name: OwnHome(partial(prefect_away, fault=name, strike=strike))
     for name, strike in (("prefect-api-down", _kill), ("prefect-api-hangs", _stop))
 }
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from fault_row import FaultRow
 from fault_script import Fault, run_faults
-from live_system import SERVICE, Conducting, LiveSystem, ledger_line
+from live_system import SERVICE, LiveSystem, ledger_line
+from programs import Program
 from steady_load import SteadyLoad
 
 from flows.system import bring_up
@@ -31,7 +32,7 @@ LONG = {"canary-50": {"bake": {"min": "600s", "max": "900s"}}}
 
 
 @contextmanager
-def at_half(system: LiveSystem) -> Iterator[tuple[SteadyLoad, Conducting]]:
+def at_half(system: LiveSystem) -> Iterator[tuple[SteadyLoad, Program]]:
     """Users, and a canary that has had 50 % of them for two seconds: the rollout under way, or a new one."""
     with system.load(rate_per_s=RATE_PER_S, units=f"u{time.time_ns()}-") as users:
         found = system.rollout()

@@ -12,7 +12,8 @@ from contextlib import suppress
 import psutil
 from fault_row import FaultRow
 from fault_script import Fault, run_faults
-from live_system import LiveSystem, ledger_line, wait_for
+from live_system import LiveSystem, ledger_line
+from programs import wait_for
 from steady_load import SteadyLoad
 
 RATE_PER_S = 150.0

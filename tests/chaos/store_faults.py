@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from fault_row import FaultRow
-from fault_script import Fault, own_system, run_faults
-from live_system import SERVICE, Conducting, LiveSystem, free_base, ledger_line, live_system, wait_for
+from fault_script import Fault, OwnHome, run_faults
+from live_system import SERVICE, LiveSystem, ledger_line, live_system
+from programs import Program, free_base, wait_for
 from proxy_faults import AT_PCT, LEASE_S, RATE_PER_S, at_half, row
 from steady_load import SteadyLoad
 
@@ -155,7 +156,7 @@ def _check_of(system: LiveSystem) -> str:
         db.close()
 
 
-def _taken_up(system: LiveSystem, conductor: Conducting) -> str:
+def _taken_up(system: LiveSystem, conductor: Program) -> str:
     """The fault is over: the conductor goes on, or another one does, until the weight is back or the rollout over."""
 
     def is_settled() -> bool:
@@ -165,6 +166,7 @@ def _taken_up(system: LiveSystem, conductor: Conducting) -> str:
     wait_for(lambda: is_settled() or conductor.process.poll() is not None, timeout_s=60, what="the conductor")
     if not is_settled():
         how = "the conductor gave up and was started again"
+        print(conductor.tail(), file=sys.stderr, flush=True)
         system.conduct()
         wait_for(is_settled, timeout_s=90, what=lambda: f"{system.rollout()}\n{system.conductors[-1].tail()}")
     if not system.rollout()["ended"]:
@@ -223,8 +225,8 @@ def _postgres() -> Iterator[tuple[str, Any]]:
 FAULTS: dict[str, Fault] = {
     "policy-files-changed": policy_files_changed,
     "database-locked": database_locked,
-    "disk-full": own_system(disk_full),
-    "postgresql-restarted": own_system(postgres_restarted),
+    "disk-full": OwnHome(disk_full),
+    "postgresql-restarted": OwnHome(postgres_restarted),
     "database-pages-corrupted": pages_corrupted,
 }
 

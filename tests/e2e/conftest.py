@@ -6,7 +6,6 @@ folder is used and kept, and a main job that has passed there is not run again (
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from programs import Program, free_base, wait_for
 
 from services.home import Home, Ports
 from services.store.database import Database, open_database
@@ -72,14 +72,14 @@ class Workplace:
         assert done.returncode == 0, done.stderr[-3000:]
         return json.loads(done.stdout)
 
-    def start(self, *arguments: str) -> "Command":
+    def start(self, *arguments: str) -> Program:
         """Start a command and go on."""
         log = (self.state / f"{'-'.join(arguments[:2])}-{time.monotonic_ns()}.log").open("wb")
         process = subprocess.Popen(
             self.argv(*arguments), env=self.env, cwd=self.state, stdout=log, stderr=subprocess.STDOUT
         )
         log.close()
-        return Command(process, Path(log.name))
+        return Program(process, Path(log.name))
 
     def store(self) -> Database:
         return open_database(self.home.database_url)
@@ -106,53 +106,13 @@ class Workplace:
         return int(running["control"]["pid"])
 
 
-@dataclass(frozen=True)
-class Command:
-    """A `trimtab` that runs beside the test."""
-
-    process: "subprocess.Popen[bytes]"
-    log: Path
-
-    def kill(self) -> float:
-        """SIGKILL; when, epoch s."""
-        at = time.time()
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        return at
-
-    def end(self, *, timeout_s: float) -> int:
-        """Wait for its end; the exit status."""
-        try:
-            return self.process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"still running after {timeout_s} s:\n{self.tail()}") from None
-
-    def tail(self) -> str:
-        return self.log.read_text(encoding="utf-8", errors="replace")[-3000:]
-
-
-def wait_for(check: Callable[[], Any], *, timeout_s: float, what: str | Callable[[], str]) -> Any:
-    """Poll until `check()` is true; its value."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        value = check()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            told = what if isinstance(what, str) else what()
-            raise AssertionError(f"not within {timeout_s} s: {told}")
-        time.sleep(0.05)
-
-
 @pytest.fixture(scope="session")
 def wait() -> Callable[..., Any]:
     return wait_for
 
 
 @pytest.fixture(scope="session")
-def workplace(
-    tmp_path_factory: pytest.TempPathFactory, free_base: Callable[[int], int]
-) -> Iterator[Workplace]:
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
     """The state directory and ports of the session; whatever still runs in it at the end is stopped."""
     kept = os.environ.get("TRIMTAB_E2E_STATE")
     state = Path(kept).resolve() if kept else tmp_path_factory.mktemp("trimtab-state")
@@ -208,7 +168,7 @@ class Rollouts:
 
     workplace: Workplace
     replay: Any
-    conductors: list[Command] = field(default_factory=list)
+    conductors: list[Program] = field(default_factory=list)
 
     def forge(self, name: str, *, changes: dict[str, dict[str, Any]] | None = None) -> str:
         """A release like the stable one, under another id, with a rollout policy of shadow, 25 %, full, probation."""
@@ -240,7 +200,7 @@ class Rollouts:
         sign_in_home(forged, home)
         return forged.id
 
-    def conduct(self, *arguments: str) -> Command:
+    def conduct(self, *arguments: str) -> Program:
         """`trimtab rollout …` as a process."""
         command = self.workplace.start("rollout", *arguments)
         self.conductors.append(command)

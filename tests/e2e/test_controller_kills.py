@@ -1,23 +1,17 @@
 """The short form of tests/chaos/controller_kills.py: conductors of a real system killed before and after every step."""
 
 import shutil
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+import controller_kills as kills
 import pytest
+from live_system import live_system
 
 from policies.rollout.rollout import ON_THE_WAY, Action, Phase, initial
 from services.rollout.policy_set import load_policies
 from services.rollout.record_forms import place_of_step
 from services.serving.release import read_release
-
-CHAOS = Path(__file__).parents[1] / "chaos"
-sys.path.insert(0, str(CHAOS))  # its scripts stand beside each other, outside any package
-
-import controller_kills as kills  # noqa: E402
-from live_system import live_system  # noqa: E402
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 UP = [

@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import httpx
 import pytest
+from programs import wait_for
 
 from services.home import LOOPBACK, Home, Ports
 from services.traffic.admin import EnvoyAdmin
@@ -34,18 +35,6 @@ def load(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def wait_for(check: Callable[[], Any], *, timeout_s: float = 10.0, what: str = "the condition") -> Any:
-    """Poll until `check()` is true; returns its value."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        value = check()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise AssertionError(f"{what} did not come true within {timeout_s} s")
-        time.sleep(0.05)
 
 
 class Upstream:
