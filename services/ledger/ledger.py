@@ -23,7 +23,7 @@ import rfc8785
 from filelock import FileLock
 
 from services.store import ledger_rows
-from services.store.database import Database
+from services.store.database import Database, StoreError
 from services.store.ledger_rows import LedgerRow
 
 GENESIS = "0" * 64
@@ -77,7 +77,11 @@ def append(
     rollout_id: str | None,
     at: float,
 ) -> LedgerEntry:
-    """Append one entry, on disk when this returns; appenders of all processes queue. Raises LedgerError."""
+    """Append one entry, on disk when this returns; appenders of all processes queue.
+
+    Raises LedgerError, and StoreError where the store or the head's file cannot be written; in the second case the
+    entry stands, and the next one moves the head past it.
+    """
     try:
         canonical = _canonical(_plain(body)).decode()
     except (rfc8785.CanonicalizationError, TypeError, UnicodeError) as error:
@@ -154,16 +158,21 @@ def _write_head(db: Database, head: LedgerHead) -> None:
     if db.folder is None:
         return
     file = db.folder / HEAD_FILE
-    with FileLock(f"{file}.lock", timeout=30):
-        current = read_head(db)
-        if current is not None and current.entries >= head.entries:
-            return
-        fresh = Path(f"{file}.new")
-        with fresh.open("w") as stream:
-            stream.write(json.dumps(vars(head)) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        fresh.replace(file)
+    try:
+        with FileLock(f"{file}.lock", timeout=30):
+            current = read_head(db)
+            if current is not None and current.entries >= head.entries:
+                return
+            fresh = Path(f"{file}.new")
+            with fresh.open("w") as stream:
+                stream.write(json.dumps(vars(head)) + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+            fresh.replace(file)
+    except (
+        OSError
+    ) as error:  # a full disk: whoever waits for a store that does not answer waits for this, too
+        raise StoreError(f"the store does not answer: {file} cannot be written: {error}") from error
 
 
 def _rows(

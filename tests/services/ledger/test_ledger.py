@@ -20,7 +20,7 @@ from services.ledger.ledger import (
     read_head,
     verify,
 )
-from services.store.database import Database
+from services.store.database import Database, StoreError
 
 on_sqlite = pytest.mark.skipif("TRIMTAB_TEST_DATABASE_URL" in os.environ, reason="opens the file")
 
@@ -202,3 +202,17 @@ def test_an_entry_that_is_none_is_told(db: Database, column: str, value: object)
     assert (check.ok, check.first_bad) == (False, 3)
     with pytest.raises(LedgerError, match=r"entry 3 .*ledger verify"):
         entries(db)
+
+
+def test_a_head_that_cannot_be_written_is_a_store_that_does_not_answer(db: Database) -> None:
+    """The disk refuses the head's file: a StoreError, as of the database itself; later on the ledger is whole."""
+    assert db.folder is not None
+    in_its_way = db.folder / "ledger.head.new"
+    fill(db, 2)
+    in_its_way.mkdir()
+    with pytest.raises(StoreError, match=r"does not answer: .*ledger\.head cannot be written"):
+        fill(db, 1)
+    in_its_way.rmdir()
+    fill(db, 1)
+    assert verify(db).ok
+    assert read_head(db) == verify(db).head
