@@ -255,18 +255,21 @@ class Decider:
                 {**self._operating_point, "threshold": threshold if known else None}
                 for threshold, known in zip(decisions.thresholds.tolist(), finite, strict=True)
             ]
-        return [
+        answers: list[dict[str, object]] = [
             {
                 "decision_id": record["decision_id"],
                 "action": record["action"],
                 "score": record["score"],
                 "expected_utility": dict(zip(actions, record["expected_utility"], strict=True)),
                 "operating_point": point,
-                "release": record["release"],
-                **({} if record["gated"] is None else {"gated": record["gated"]}),
+                "release": self.release_id,
             }
             for record, point in zip(records, points, strict=True)
         ]
+        for answer, record in zip(answers, records, strict=True):
+            if record["gated"] is not None:
+                answer["gated"] = record["gated"]
+        return answers
 
 
 def _shown(point: OperatingPoint) -> dict[str, object]:
