@@ -20,7 +20,7 @@ from policies.rollout.verdict import Verdict
 
 LAST_WORDS_S = 10.0
 """How long Prefect may take to write down the end of a rollout; nobody is served by it any more."""
-BROKEN_OFF_S = 1.0
+BROKEN_OFF_S = 5.0
 """The same where conducting was broken off and is to go on."""
 LOOK_S = 1.0
 ANSWER_S = 5.0
@@ -78,7 +78,7 @@ class ShownInPrefect:
             self._told.put(Ended("", f"{type(error).__name__}: {error}"))
         self._is_over.set()
         self._thread.join(LAST_WORDS_S if error is None else BROKEN_OFF_S)
-        if self._thread.is_alive():
+        if self._thread.is_alive() and error is None:
             self._lost = "it hangs"
         self._say_if_lost()
 
