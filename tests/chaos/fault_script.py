@@ -75,6 +75,8 @@ def _run(name: str, fault: Fault, state: Path, system: LiveSystem | None) -> int
         rows = [found] if isinstance(found, FaultRow) else list(found)
     except Exception:  # one fault that cannot be run must not hide the others
         traceback.print_exc()
+        if system is not None:
+            _clear(system)
         return 1
     for row in rows:
         print(row.to_line(), flush=True)
@@ -86,3 +88,17 @@ def _run(name: str, fault: Fault, state: Path, system: LiveSystem | None) -> int
             flush=True,
         )
     return 0 if all(row.is_met for row in rows) else 1
+
+
+def _clear(system: LiveSystem) -> None:
+    """End what a fault that could not be run has left under way, or the next one could not begin."""
+    try:
+        for conductor in system.conductors:
+            if conductor.process.poll() is None:
+                conductor.kill()
+        found = system.rollout()
+        if found and not found["ended"]:
+            system.order("abort")
+            system.conduct().end(timeout_s=150)
+    except Exception:  # then the next fault tells
+        traceback.print_exc()
