@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 
 BUSY_TIMEOUT_MS = 10_000
 HEAD = "0006"  # the newest migration; a test compares it with the scripts
@@ -28,6 +28,10 @@ LEDGER_LOCK = 7_244_002
 
 class StoreError(RuntimeError):
     """The store refused, is missing or is not what this program expects."""
+
+
+class StoreDamaged(RuntimeError):
+    """The store's file is torn. No StoreError: waiting for it, or asking again, is of no use."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,15 @@ class Database:
 
 @contextmanager
 def _told_plainly() -> Iterator[None]:
-    """A store that is locked, full or away is a StoreError, so that callers need not know the driver."""
+    """Locked, full or away is a StoreError, torn is StoreDamaged, so that callers need not know the driver."""
     try:
         yield
     except OperationalError as error:
         raise StoreError(f"the store does not answer: {error.orig}") from error
+    except DatabaseError as error:
+        if type(error) is not DatabaseError:  # its heirs are the statement's fault
+            raise
+        raise StoreDamaged(f"the store is damaged: ({type(error.orig).__name__}) {error.orig}") from error
 
 
 def open_database(url: str, *, folder: Path | None = None) -> Database:
@@ -103,7 +111,7 @@ def open_database(url: str, *, folder: Path | None = None) -> Database:
     database = Database(engine, folder)
     try:
         _migrate(database)
-    except DBAPIError as error:
+    except (DBAPIError, StoreDamaged) as error:
         engine.dispose()
         raise StoreError(
             f"the store at {parsed.render_as_string(hide_password=True)} does not open: {error}"

@@ -14,7 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from services.store import database, rollouts, tables
-from services.store.database import Database, StoreError, open_database
+from services.store.database import Database, StoreDamaged, StoreError, open_database
 
 on_sqlite = pytest.mark.skipif("TRIMTAB_TEST_DATABASE_URL" in os.environ, reason="SQLite's own promise")
 
@@ -100,3 +100,21 @@ def test_failed_write_leaves_nothing(db: Database) -> None:
         fail()
     with db.read() as connection:
         assert connection.execute(tables.marks.select()).all() == []
+
+
+@on_sqlite
+def test_a_torn_page_is_told(db: Database) -> None:
+    """A page that somebody overwrote is an error in words of the store's own, and no reason to wait for it."""
+    with db.read() as connection:
+        page = connection.execute(
+            text("SELECT rootpage FROM sqlite_master WHERE name = 'marks'")
+        ).scalar_one()
+        size = connection.execute(text("PRAGMA page_size")).scalar_one()
+    file = Path(str(db.engine.url.database))
+    db.close()  # the last connection: all of it is in the file
+    with file.open("r+b") as opened:
+        opened.seek((page - 1) * size)
+        opened.write(b"\xaa" * size)
+    with pytest.raises(StoreDamaged, match="malformed"), db.read() as connection:
+        connection.execute(tables.marks.select()).all()
+    assert not issubclass(StoreDamaged, StoreError)
