@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 
+from rich.markup import escape
+
 from flows.show_progress import ProgressView
 from flows.shown_in_prefect import Ended, ShownInPrefect, StageEntered, StageLeft
 from policies.rollout.rollout_policy import load_rollout
@@ -22,7 +24,7 @@ from services.rollout.sole_conductor import sole_conductor
 from services.rollout.stage import StageContext
 from services.store import orders, rollouts
 from services.store.database import StoreError
-from services.store.rollouts import RolloutRecord
+from services.store.rollouts import RolloutRecord, StaleRollout
 
 OnVerdict = Callable[[Verdict, str], None]
 STORE_PATIENCE_S = 600.0
@@ -72,16 +74,18 @@ def conduct(
                     if rehearsal is not None:
                         rehearsal.start()
                     return _run(conductor, view, on_verdict, with_prefect=with_prefect)
+                except StaleRollout:
+                    raise  # another conductor has it, on another machine: this one must stop
                 except StoreError as error:
                     now = world.timer()
                     if now - began > STEADY_S:
                         give_up_at = now + STORE_PATIENCE_S
-                    view.say(f"{error}; the canary has no traffic until the rollout can go on")
+                    view.say(f"{escape(str(error))}; the canary has no traffic until the rollout can go on")
                     record, make = _read_again(world, record.id, error, until=give_up_at), Conductor.resume
         finally:
             view.close_panel()
             for text in reports.finish():
-                view.say(f"a stage report could not be written: {text}")
+                view.say(f"a stage report could not be written: {escape(text)}")
 
 
 def _read_again(world: World, rollout_id: str, error: StoreError, *, until: float) -> RolloutRecord:

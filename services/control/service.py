@@ -30,7 +30,7 @@ from services.control.switch_desk import SwitchDesk
 from services.control.token import TokenError, TokenRefused, TokenUnknown
 from services.control.token_desk import TokenDesk
 from services.ledger.ledger import LedgerError
-from services.store.database import StoreError
+from services.store.database import StoreDamaged, StoreError
 from services.store.decisions import set_watermark
 from services.store.measurements import Measurement, record_measurements
 from services.store.outcomes import (
@@ -149,6 +149,7 @@ def control_app(state: ControlState, book: TokenBook) -> ASGIApp:
         exception_handlers={
             BadRequest: _refuse,
             StoreError: _unavailable,
+            StoreDamaged: _damaged,
             LedgerError: _torn,
             TokenRefused: _impossible,
             TokenError: _unreadable,
@@ -178,6 +179,11 @@ async def _refuse(_request: Request, error: Exception) -> Response:
 async def _unavailable(_request: Request, error: Exception) -> Response:
     log_event(LOGGER, "store_unavailable", level=logging.ERROR, why=error)
     return JSONResponse({"error": "the store does not answer; try again"}, 503)
+
+
+async def _damaged(_request: Request, error: Exception) -> Response:
+    log_event(LOGGER, "store_damaged", level=logging.ERROR, why=error)
+    return JSONResponse({"error": "the store is damaged; see the service's log"}, 503)
 
 
 async def _torn(_request: Request, error: Exception) -> Response:

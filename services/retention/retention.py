@@ -1,7 +1,8 @@
 """Retention of one home: old rows go from the store to the archive, old logs go, and old days of the archive go.
 
 Whole UTC days only, and never a day that an open rollout has seen: its evidence is counted from its creation on. The
-ledger, the rollouts and the evidence of their polls stay for ever; the ledger gets an entry of what was taken.
+ledger, the rollouts and the evidence of their polls stay for ever; the ledger gets an entry of what was taken,
+and of what is to be erased before it is.
 Killed anywhere, the next run goes on; two runs at once wait for each other. Must never import: sqlalchemy, flows.
 """
 
@@ -14,7 +15,7 @@ from filelock import FileLock
 
 from services.home import Home
 from services.ledger.ledger import append
-from services.retention.archive import DAY_S, add_rows, day_of, erase_before, start_of
+from services.retention.archive import DAY_S, add_rows, archived_days, day_of, erase_before, start_of
 from services.retention.old_logs import begin_access_log, delete_old_logs
 from services.store import decisions as store
 from services.store import rollouts
@@ -95,7 +96,11 @@ def run_retention(
             return done
         store.forget_checkpoints(db, logs.file_ids)
         if kept.archive_s is not None:
-            erased = erase_before(home.archive, day_of(now - kept.archive_s))
+            last_kept = day_of(now - kept.archive_s)
+            if any(one.day < last_kept for one in archived_days(home.archive)):
+                intent = {"by": by, "before": last_kept.isoformat()}  # on record first: it cannot be undone
+                append(db, "retention_erases", intent, service="*", rollout_id=None, at=now)
+            erased = erase_before(home.archive, last_kept)
             done.erased_days, done.erased_rows = len(erased), sum(one.rows for one in erased)
         if not done.is_nothing:
             append(db, "retention", {"by": by, **done.to_json()}, service="*", rollout_id=None, at=now)

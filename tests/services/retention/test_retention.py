@@ -169,6 +169,11 @@ def test_days_of_the_archive_go_for_good_when_asked(db: Database, home: Home) ->
     done = run(home, db, replace(KEPT, archive_s=8 * DAY_S))
     assert (done.erased_days, done.erased_rows) == (3, 3)  # decisions, outcomes, requests of the 10th
     assert {one.day.day for one in archived_days(home.archive)} == {15}
+    assert [entry.kind for entry in entries(db)] == [
+        "retention_erases",
+        "retention",
+    ]  # the intent comes first
+    assert next(iter(entries(db))).body == {"by": "ann", "before": "2026-11-14"}
     with pytest.raises(ValueError, match=r"'archive_s' must be > store_s = 259200: 86400"):
         Kept(store_s=3 * DAY_S, logs_s=DAY_S, archive_s=DAY_S)
     with pytest.raises(ValueError, match="'store_s' must be >= 86400: 60"):
