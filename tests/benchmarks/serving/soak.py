@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
@@ -26,6 +27,7 @@ from services.home import Home, Ports
 
 MOST_GROWTH = 1.05
 HOUR = 360_000  # requests: one hour at 100 a second
+LOOKS = 6
 
 
 def mixed(port: int) -> tuple[list[bytes], list[bytes]]:
@@ -39,21 +41,32 @@ def mixed(port: int) -> tuple[list[bytes], list[bytes]]:
     return decided, [request(body, port=port, unit="c0") for body in bad]
 
 
-def soak(port: int, pids: Sequence[int], *, requests: int, warm: int) -> tuple[int, int, dict[int, float]]:
-    """Sends `warm` and then `requests` requests; answers, wrong answers, and each process's growth (1.0 is none)."""
+@dataclass(frozen=True)
+class Look:
+    """Memory of each process (bytes by pid) after so many answers."""
+
+    answers: int
+    rss: dict[int, int]
+
+
+def soak(port: int, pids: Sequence[int], *, requests: int, warm: int) -> tuple[int, int, list[Look]]:
+    """Sends `warm` and then `requests` requests; answers, wrong answers, memory after `warm`, on the way, at the end."""
     decided, refused = mixed(port)
     answers = wrong = 0
-    start: dict[int, int] = {}
+    looks: list[Look] = []
     while answers < warm + requests:
-        if answers >= warm and not start:
-            start = {pid: psutil.Process(pid).memory_info().rss for pid in pids}
-        seconds = 1.0 if start else 0.5
+        if answers >= warm + len(looks) * requests / LOOKS:
+            looks.append(_look(answers, pids))
+        seconds = 1.0 if looks else 0.5
         good = uvloop.run(Load(port, decided).closed(connections=8, seconds=seconds))
         bad = uvloop.run(Load(port, refused, expected=400).closed(connections=2, seconds=seconds / 10))
         answers += good.answered + bad.answered
         wrong += good.failed + bad.failed
-    growth = {pid: psutil.Process(pid).memory_info().rss / rss for pid, rss in start.items()}
-    return answers, wrong, growth
+    return answers, wrong, [*looks, _look(answers, pids)]
+
+
+def _look(answers: int, pids: Sequence[int]) -> Look:
+    return Look(answers, {pid: psutil.Process(pid).memory_info().rss for pid in pids})
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -72,13 +85,16 @@ def main(arguments: Sequence[str]) -> int:
         found.add_ours()
         envoy = found.contestants[THROUGH_ENVOY]
         began = time.monotonic()
-        answers, wrong, growth = soak(envoy.port, envoy.pids, requests=options.requests, warm=options.warm)
+        answers, wrong, looks = soak(envoy.port, envoy.pids, requests=options.requests, warm=options.warm)
         names = {pid: psutil.Process(pid).name() for pid in envoy.pids}
-        rss = {pid: psutil.Process(pid).memory_info().rss / 1e6 for pid in envoy.pids}
     print(f"{answers} answers in {time.monotonic() - began:.0f} s, {wrong} of them wrong")
-    for pid, factor in growth.items():
-        print(f"{names[pid]}: {rss[pid]:.0f} MB, {factor - 1:+.1%} since the first {options.warm} answers")
-    return 1 if wrong or any(factor > MOST_GROWTH for factor in growth.values()) else 0
+    has_grown = False
+    for pid, name in names.items():
+        growth = looks[-1].rss[pid] / looks[0].rss[pid]
+        has_grown |= growth > MOST_GROWTH
+        course = ", ".join(f"{look.rss[pid] / 1e6:.1f} MB after {look.answers}" for look in looks)
+        print(f"{name}: {growth - 1:+.1%} since the first {looks[0].answers} answers: {course}")
+    return 1 if wrong or has_grown else 0
 
 
 if __name__ == "__main__":
