@@ -65,6 +65,11 @@ def soak(port: int, pids: Sequence[int], *, requests: int, warm: int) -> tuple[i
     return answers, wrong, [*looks, _look(answers, pids)]
 
 
+def growth(looks: Sequence[Look], pid: int) -> float:
+    """The process's memory at the end to that at the first look; 1.0 is none."""
+    return looks[-1].rss[pid] / looks[0].rss[pid]
+
+
 def _look(answers: int, pids: Sequence[int]) -> Look:
     return Look(answers, {pid: psutil.Process(pid).memory_info().rss for pid in pids})
 
@@ -90,10 +95,10 @@ def main(arguments: Sequence[str]) -> int:
     print(f"{answers} answers in {time.monotonic() - began:.0f} s, {wrong} of them wrong")
     has_grown = False
     for pid, name in names.items():
-        growth = looks[-1].rss[pid] / looks[0].rss[pid]
-        has_grown |= growth > MOST_GROWTH
+        factor = growth(looks, pid)
+        has_grown |= factor > MOST_GROWTH
         course = ", ".join(f"{look.rss[pid] / 1e6:.1f} MB after {look.answers}" for look in looks)
-        print(f"{name}: {growth - 1:+.1%} since the first {looks[0].answers} answers: {course}")
+        print(f"{name}: {factor - 1:+.1%} since the first {looks[0].answers} answers: {course}")
     return 1 if wrong or has_grown else 0
 
 
