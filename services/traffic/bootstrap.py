@@ -117,6 +117,8 @@ def _runtime() -> Json:
                         "api_config_source": {
                             "api_type": "GRPC",
                             "transport_api_version": "V3",
+                            # Else each acknowledgement, one a second, carries 65 kB about this Envoy.
+                            "set_node_on_first_message_only": True,
                             "grpc_services": [
                                 {
                                     "envoy_grpc": {

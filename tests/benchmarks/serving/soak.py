@@ -50,7 +50,7 @@ class Look:
 
 
 def soak(port: int, pids: Sequence[int], *, requests: int, warm: int) -> tuple[int, int, list[Look]]:
-    """Sends `warm` and then `requests` requests; answers, wrong answers, memory after `warm`, on the way, at the end."""
+    """Sends `warm` and then `requests` requests; answers, wrong ones, memory after `warm`, on the way, at the end."""
     decided, refused = mixed(port)
     answers = wrong = 0
     looks: list[Look] = []

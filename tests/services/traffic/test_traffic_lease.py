@@ -4,7 +4,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,4 +120,28 @@ def test_revocation_is_sent_at_once(plane: Any) -> None:
         assert messages[2] == (10_000, 0, 5)
         assert heard - changed[0] < 0.5
     finally:
+        server.stop()
+
+
+def test_what_envoy_sends_back_is_read(plane: Any) -> None:
+    """Two hundred acknowledgements of 64 kB, more than any flow control lets pass unread, all leave the sender."""
+    port = plane.home.ports.base + 17
+    server = WeightServer(port, lambda: 50.0)
+    server.start()
+    sent, over = threading.Semaphore(0), threading.Event()
+
+    def acknowledge() -> Iterator[discovery_pb2.DiscoveryRequest]:
+        for _ in range(200):
+            yield discovery_pb2.DiscoveryRequest(version_info="v" * 65_536)
+            sent.release()
+        over.wait(30)  # the stream stays open, as Envoy's does
+
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stream = rtds_pb2_grpc.RuntimeDiscoveryServiceStub(channel).StreamRuntime(acknowledge())
+            assert next(stream).resources
+            assert all(sent.acquire(timeout=10) for _ in range(200))
+            stream.cancel()
+    finally:
+        over.set()
         server.stop()
