@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import random
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -59,3 +60,24 @@ def test_a_short_soak_leaves_no_memory_behind(
     assert answers >= 9000
     assert wrong == 0
     assert soak.growth(looks, release.pids[0]) < soak.MOST_GROWTH
+
+
+def test_paired_bursts_tell_a_tenth_apart_on_an_unsteady_machine(bench: Callable[[str], ModuleType]) -> None:
+    """Rates that swing by half from pair to pair, one of them always a tenth lower: 0.9 is inside the interval, 1 is
+    not; the interval of 9 known ratios is that of the tables (the 2nd and the 8th), and 5 have none."""
+    paired = bench("paired")
+    draw = random.Random(5)  # noqa: S311
+    pace = [draw.uniform(0.5, 1.0) for _ in range(80)]
+    calls = iter(sorted([*pace, *pace], key=pace.index))  # both bursts of a pair meet the same machine
+    found = paired.measure(
+        lambda: 0.9 * next(calls) * draw.gauss(1, 0.05),
+        lambda: next(calls) * draw.gauss(1, 0.05),
+        pairs=80,
+        order=random.Random(1),  # noqa: S311
+    )
+    assert found.low < 0.9 < found.high < 1.0
+    assert found.pairs == 80
+    nine = paired.of_median([9, 1, 8, 2, 7, 3, 6, 4, 5])
+    assert (nine.median, nine.low, nine.high) == (5, 2, 8)
+    with pytest.raises(ValueError, match="'pairs' must be >= 6: 5"):
+        paired.of_median([1.0] * 5)
