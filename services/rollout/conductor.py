@@ -192,9 +192,8 @@ class Conductor:
     def _gather(self, stage: Stage, now: float) -> tuple[PollEvidence, JsonObject]:
         is_shadow = self.state.phase is Phase.SHADOW
         source = gather_shadow if is_shadow else partial(gather, disagreement=self._releases)
-        since = min(
-            self.record.created_at, self.state.entered_at
-        )  # a clock set back: it begins in the future
+        # A stage that was entered before the rollout was created: the clock was set back in between.
+        since = min(self.record.created_at, self.state.entered_at)
         return source(
             self._world.db,
             self._world.admin,
