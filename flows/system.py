@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 from flows.wiring import (
     WiringError,
@@ -27,7 +29,7 @@ from services.serving.release import Release, find_release
 from services.serving.release_command import launch_command
 from services.store.database import Database
 from services.traffic.admin import EnvoyAdmin
-from services.traffic.records import supervisor_identity
+from services.traffic.records import read_desired, supervisor_identity
 from services.traffic.slots import Slots, new_salt
 from services.traffic.supervision import (
     running,
@@ -60,10 +62,19 @@ def bring_up(home: Home, say: Say) -> bool:
     db = open_store(home)
     restore(db, home)
     db.close()
+    fit_releases(home)
     start_supervisor(home, supervisor_specs(home))
     say(f"supervisor, control service on {LOOPBACK}:{home.ports.control}")
     wait_ready(home, "control", CONTROL_READY_S)
     return True
+
+
+def fit_releases(home: Home) -> None:
+    """Have every wanted release start from where its home lies now: it may have been moved, or copied, since, and
+    would else log its decisions in the old one."""
+    for name, spec in read_desired(home).items():
+        if not (Path(spec.cwd).is_relative_to(home.root) and Path(spec.argv[0]).exists()):
+            want_release(home, name, partial(launch_command, name, home))
 
 
 def wait_for_prefect(home: Home) -> None:
