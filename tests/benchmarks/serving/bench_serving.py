@@ -46,6 +46,7 @@ CONNECTIONS = 8
 STEADY_RATE = 100.0
 BATCH_ROWS = 1000
 BURST_S = 0.3
+BATCHES_S = 1.0  # a burst of batches: half of them would be begun or cut in less
 console = Console(width=None if Console().is_terminal else 150)
 
 
@@ -72,7 +73,7 @@ def take_turn(
     rows_per_s = row_cpu_us = None
     if batches:
         before = contestant.cpu_s()
-        many = uvloop.run(Load(contestant.port, batches).closed(connections=2, seconds=seconds / 2))
+        many = uvloop.run(Load(contestant.port, batches).closed(connections=CONNECTIONS, seconds=seconds / 2))
         rows_per_s = many.rate * BATCH_ROWS
         row_cpu_us = (contestant.cpu_s() - before) / max(1, many.answered * BATCH_ROWS) * 1e6
     return Turn(contestant.name, busy, cpu_us, steady, rows_per_s, row_cpu_us)
@@ -97,7 +98,7 @@ def run_rounds(
             singles = [request(body, port=port, unit=f"c{at:06d}") for at, body in enumerate(bodies)]
             batches = (
                 [request(body, port=port, unit="c0") for body in many]
-                if name in (ALONE, THROUGH_ENVOY)
+                if name in (ALONE, SILENT, THROUGH_ENVOY)
                 else []
             )
             turn = take_turn(contestant, singles, batches, seconds if number >= 0 else 0.5)
@@ -177,7 +178,9 @@ def targets(found: Arena, names: Sequence[str], *, pairs: int, seed: int) -> Ite
         port = found.contestants[name].port
         bodies = [orjson.dumps({"rows": some_rows(BATCH_ROWS, seed=seed)}) for seed in range(4, 8)]
         asked = [request(body, port=port, unit="c0") for body in bodies]
-        return lambda: uvloop.run(Load(port, asked).closed(connections=2, seconds=BURST_S)).rate * BATCH_ROWS
+        return lambda: (
+            uvloop.run(Load(port, asked).closed(connections=CONNECTIONS, seconds=BATCHES_S)).rate * BATCH_ROWS
+        )
 
     for words, first, second, least in (
         ("through Envoy to bare BentoML, direct", THROUGH_ENVOY, BENTOML, 0.8),
@@ -192,7 +195,9 @@ def targets(found: Arena, names: Sequence[str], *, pairs: int, seed: int) -> Ite
     for name in (ALONE, THROUGH_ENVOY):
         if name in names:
             words = f"rows/s in batches of {BATCH_ROWS} to one by one, {name}"
-            yield Target(words, measure(in_batches(name), one_by_one(name), pairs=pairs, order=order), 20.0)
+            yield Target(
+                words, measure(in_batches(name), one_by_one(name), pairs=pairs // 2, order=order), 20.0
+            )
 
 
 def as_json(rounds: Sequence[Sequence[Turn]]) -> list[dict[str, object]]:

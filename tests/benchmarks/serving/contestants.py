@@ -73,6 +73,8 @@ class Arena:
     _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     _ports: Iterator[int] = field(default_factory=lambda: iter(()))
     _weights: WeightServer | None = None
+    upstream_port: int = 0
+    _upstream_pid: int = 0
     _shadow_port: int = 0
 
     def add_release(self) -> None:
@@ -81,9 +83,13 @@ class Arena:
         self._take(Contestant(ALONE, port, (pid,)))
 
     def add_ours(self) -> None:
-        """The release by itself, with its log off, and through Envoy with everything on, without and with a shadow."""
+        """The release by itself, with its log off, and through Envoy with everything on, without and with a shadow.
+
+        What stands behind proxies is a process of its own: theirs to check and to keep connections to.
+        """
         self.add_release()
-        pid = self.contestants[ALONE].pids[0]
+        self.upstream_port, pid = self._serve(self.home)
+        self._upstream_pid = pid
         quiet_port, quiet_pid = self._serve(self.home, script=HERE / "release_without_log.py")
         self._take(Contestant(SILENT, quiet_port, (quiet_pid,)))
         self._shadow_port, shadow_pid = self._serve(self.home)
@@ -95,7 +101,7 @@ class Arena:
 
     def slots(self, *, shadow: bool) -> None:
         """Stable and canary are the same process, so that one core serves, as for the peers."""
-        port = self.contestants[ALONE].port
+        port = self.upstream_port
         ports = {"a": port, "b": port, "c": self._shadow_port}
         Traffic(self.home).write_slots(Slots(("a",), "b", "c" if shadow else None, "s1"), ports)
 
@@ -119,7 +125,7 @@ class Arena:
                 "BENTOML_DO_NOT_TRACK": "True",
             }
             self._add(name, port, argv, more, health="/readyz")
-        upstream = str(self.contestants[ALONE].port)
+        upstream = str(self.upstream_port)
         self._peer(GATEWAY, "peer_gateway.py", upstream, str(self.home.root / "gateway.jsonl"), behind=True)
         self._proxies(int(upstream))
 
@@ -157,7 +163,7 @@ class Arena:
         one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         process = self._start(argv, {**os.environ, **one_thread, **more_env}, HERE)
         self._wait(process, f"http://{LOOPBACK}:{port}{health}", name)
-        pids = (process.pid, *(self.contestants[ALONE].pids if behind else ()))
+        pids = (process.pid, *((self._upstream_pid,) if behind else ()))
         self._take(Contestant(name, port, pids))
 
     def _serve(self, home: Home, *, script: Path | None = None) -> tuple[int, int]:
