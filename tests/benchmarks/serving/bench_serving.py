@@ -168,19 +168,21 @@ def targets(found: Arena, names: Sequence[str], *, pairs: int, seed: int) -> Ite
     """Every target of which both sides are among `names`, pair by pair (paired.py)."""
     order = random.Random(seed)  # noqa: S311 - which of a pair comes first
 
-    def one_by_one(name: str) -> Callable[[], float]:
+    def one_by_one(name: str, *, callers: int = CONNECTIONS) -> Callable[[], float]:
         port = found.contestants[name].port
         bodies = [orjson.dumps(row) for row in some_rows(512, seed=3)]
         asked = [request(body, port=port, unit=f"c{at:06d}") for at, body in enumerate(bodies)]
-        return lambda: uvloop.run(Load(port, asked).closed(connections=CONNECTIONS, seconds=BURST_S)).rate
+        return lambda: uvloop.run(Load(port, asked).closed(connections=callers, seconds=BURST_S)).rate
 
-    def in_batches(name: str) -> Callable[[], float]:
+    def in_batches(name: str, *, callers: int) -> Callable[[], float]:
         port = found.contestants[name].port
         bodies = [orjson.dumps({"rows": some_rows(BATCH_ROWS, seed=seed)}) for seed in range(4, 8)]
         asked = [request(body, port=port, unit="c0") for body in bodies]
-        return lambda: (
-            uvloop.run(Load(port, asked).closed(connections=CONNECTIONS, seconds=BATCHES_S)).rate * BATCH_ROWS
-        )
+
+        def burst() -> float:
+            return uvloop.run(Load(port, asked).closed(connections=callers, seconds=BATCHES_S)).rate
+
+        return lambda: burst() * BATCH_ROWS
 
     for words, first, second, least in (
         ("through Envoy to bare BentoML, direct", THROUGH_ENVOY, BENTOML, 0.8),
@@ -193,11 +195,10 @@ def targets(found: Arena, names: Sequence[str], *, pairs: int, seed: int) -> Ite
                 words, measure(one_by_one(first), one_by_one(second), pairs=pairs, order=order), least
             )
     for name in (ALONE, THROUGH_ENVOY):
-        if name in names:
-            words = f"rows/s in batches of {BATCH_ROWS} to one by one, {name}"
-            yield Target(
-                words, measure(in_batches(name), one_by_one(name), pairs=pairs // 2, order=order), 20.0
-            )
+        for callers in (1, CONNECTIONS) if name in names else ():
+            batches, singles = in_batches(name, callers=callers), one_by_one(name, callers=callers)
+            words = f"rows/s in batches of {BATCH_ROWS} to one by one, {callers} callers, {name}"
+            yield Target(words, measure(batches, singles, pairs=pairs // 2, order=order), 20.0)
 
 
 def as_json(rounds: Sequence[Sequence[Turn]]) -> list[dict[str, object]]:
