@@ -127,6 +127,7 @@ class Mortal:
         self.world = replace(
             world,
             clock=self._counted("clock", world.clock),
+            timer=self._counted("timer", world.timer),
             sleep=self._counted("sleep", world.sleep),
             admin=_CountedAdmin(world.admin, self._counted),  # type: ignore[arg-type]
         )
