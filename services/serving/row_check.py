@@ -177,6 +177,17 @@ class RowCheck:
 
     def check(self, rows: Sequence[Any]) -> None:
         """Raises: RowRefused for the first fault of the rows (n, at most 1000), in row order."""
+        self._checked(rows)
+
+    def columns(self, rows: Sequence[Any]) -> Columns:
+        """The rows (n, at most 1000) as columns of n values: numbers and booleans float64 with NaN for missing, the
+        rest objects with None. Raises: RowRefused as `check` does.
+        """
+        found = self._checked(rows)
+        return self.to_columns(rows) if found is None else found
+
+    def _checked(self, rows: Sequence[Any]) -> Columns | None:
+        """The columns, where the rows were checked by them. Raises: RowRefused."""
         if not 1 <= len(rows) <= MAX_ROWS:
             raise RowRefused(
                 "rows",
@@ -184,18 +195,11 @@ class RowCheck:
                 value=len(rows),
                 bound=MAX_ROWS,
             )
-        if len(rows) < MANY_ROWS or self._passing(rows) is None:
-            for index, row in enumerate(rows):
-                self._check_row(row, index)
-
-    def columns(self, rows: Sequence[Any]) -> Columns:
-        """The rows (n, at most 1000) as columns of n values: numbers and booleans float64 with NaN for missing, the
-        rest objects with None. Raises: RowRefused as `check` does.
-        """
-        if MANY_ROWS <= len(rows) <= MAX_ROWS and (columns := self._passing(rows)) is not None:
+        if len(rows) >= MANY_ROWS and (columns := self._passing(rows)) is not None:
             return columns
-        self.check(rows)
-        return self.to_columns(rows)
+        for index, row in enumerate(rows):
+            self._check_row(row, index)
+        return None
 
     def to_columns(self, rows: Sequence[Mapping[str, object]]) -> Columns:
         """As `columns`, of rows that are known to keep the contract: nothing is checked."""

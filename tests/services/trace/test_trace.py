@@ -125,19 +125,25 @@ def test_what_people_did_stands_in_it(traced: Any, world: Any, called: Row, tmp_
     assert "line &lt;b&gt;closed" in page
 
 
+def before_and_after_retention(traced: Any, world: Any, name: str, *, days: float) -> tuple[Any, Any]:
+    """The traces of a decision in the store and, its rollout ended and so many days gone, in the archive alone."""
+    record = rollouts.load(traced.db, "r1")
+    rollouts.save(traced.db, replace(record, ended_at=world.AT + 10), at=world.AT + 10)
+    before = trace_decision(traced.db, traced.home, name)
+    run_retention(traced.home, traced.db, Kept(DAY_S, DAY_S), now=world.AT + days * DAY_S, by="ann")
+    with pytest.raises(UnknownDecision):
+        stored_decision(traced.db, name)
+    after = trace_decision(traced.db, traced.home, name)
+    return before, after
+
+
 def test_a_decision_is_traced_from_the_archive(traced: Any, world: Any, called: Row) -> None:
     """Taken out of the store by retention, once its rollout had ended: the archive tells the same trace."""
     name = traced.decide(called)["decision_id"]
     told = Outcome(name, "not_subscribed", world.AT + 4)
     record_outcomes(traced.db, [told], received_at=world.AT + 5)
     traced.decide({**called}, unit="later")  # the store keeps its newest row
-    record = rollouts.load(traced.db, "r1")
-    rollouts.save(traced.db, replace(record, ended_at=world.AT + 10), at=world.AT + 10)
-    before = trace_decision(traced.db, traced.home, name)
-    run_retention(traced.home, traced.db, Kept(DAY_S, DAY_S), now=world.AT + 3 * DAY_S, by="ann")
-    with pytest.raises(UnknownDecision):
-        stored_decision(traced.db, name)
-    after = trace_decision(traced.db, traced.home, name)
+    before, after = before_and_after_retention(traced, world, name, days=3)
     assert {**after.to_json(), "ledger": None} == {**before.to_json(), "ledger": None}
     assert after.realised.utility == -1.0
 
@@ -147,13 +153,7 @@ def test_what_came_later_than_its_decision_went_is_told(traced: Any, world: Any,
     name = traced.decide(called)["decision_id"]
     record_outcomes(traced.db, [Outcome(name, "subscribed", world.AT + 2 * DAY_S)], received_at=world.AT + 5)
     traced.decide({**called}, unit="later")
-    record = rollouts.load(traced.db, "r1")
-    rollouts.save(traced.db, replace(record, ended_at=world.AT + 10), at=world.AT + 10)
-    before = trace_decision(traced.db, traced.home, name)
-    run_retention(traced.home, traced.db, Kept(DAY_S, DAY_S), now=world.AT + 2.5 * DAY_S, by="ann")
-    with pytest.raises(UnknownDecision):
-        stored_decision(traced.db, name)
-    after = trace_decision(traced.db, traced.home, name)
+    before, after = before_and_after_retention(traced, world, name, days=2.5)
     assert after.realised == before.realised
     assert after.realised.told is not None
     assert after.realised.told.outcome == "subscribed"
