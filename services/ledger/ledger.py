@@ -169,9 +169,8 @@ def _write_head(db: Database, head: LedgerHead) -> None:
                 stream.flush()
                 os.fsync(stream.fileno())
             fresh.replace(file)
-    except (
-        OSError
-    ) as error:  # a full disk: whoever waits for a store that does not answer waits for this, too
+    except OSError as error:
+        # A full disk: whoever waits for a store that does not answer waits for this, too.
         raise StoreError(f"the store does not answer: {file} cannot be written: {error}") from error
 
 
