@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from policies.operating.operating_point import OperatingPoint
 from services.data.contract import DataContract, load_contract
-from services.serving.decision_log import DecisionLog, DecisionLogError, DecisionRecord, Gated
+from services.serving.decision_log import DecisionLog, DecisionLogError, Gated, RowFields, SharedFields
 from services.serving.explanation import Explainer, Explanation
 from services.serving.fault import Fault
 from services.serving.log_mask import LogMask
@@ -153,14 +153,15 @@ class Decider:
             if fault is not None:
                 decisions = replace(decisions, actions=fault.misdirect(decisions.actions))
         gated = self._gated(gate, columns, decisions)
-        records = self._records(mark, rows, decisions, gated, took_ms=self.stamps.timer_ms() - started_ms)
+        decided = self._decided(rows, decisions, gated)
+        shared = self._shared(mark, took_ms=self.stamps.timer_ms() - started_ms)
         explanations: list[Explanation] = []
         if is_explained and not mark.is_shadow:
             for explanation in self._explainer.explain(rows, columns, decisions):
                 explanations.append(explanation)
                 await asyncio.sleep(0)  # whoever asks for no explanation waits for one row's at most
-        is_logged = self._write(mark, records)
-        answers = self._answers(records, decisions)
+        is_logged = self._write(mark, decided, shared)
+        answers = self._answers(decided, decisions)
         if not is_logged:
             for answer in answers:
                 answer["logged"] = False
@@ -179,14 +180,14 @@ class Decider:
         """What the decision log has written and missed; services/serving/decision_log.py."""
         return self._log.status()
 
-    def _write(self, mark: RequestMark, records: Sequence[DecisionRecord]) -> bool:
-        """Whether the records are logged. Raises DecisionLogError where the request can go to another release."""
+    def _write(self, mark: RequestMark, decided: Sequence[RowFields], shared: SharedFields) -> bool:
+        """Whether the decisions are logged. Raises DecisionLogError where the request can go to another release."""
         try:
-            self._log.append(records)
+            self._log.append(decided, shared)
         except DecisionLogError as error:
             if mark.can_be_refused:
                 raise
-            self._log.count_missed(error.missing, at=records[0]["at"])
+            self._log.count_missed(error.missing, at=shared["at"])
             return False
         return True
 
@@ -203,51 +204,49 @@ class Decider:
             for wanted, taken in zip(free.tolist(), decisions.actions.tolist(), strict=True)
         ]
 
-    def _records(
-        self,
-        mark: RequestMark,
-        rows: Sequence[Any],
-        decisions: Decisions,
-        gated: Sequence[Gated | None],
-        *,
-        took_ms: float,
-    ) -> list[DecisionRecord]:
+    def _shared(self, mark: RequestMark, *, took_ms: float) -> SharedFields:
+        return {
+            "v": 1,
+            "request_id": mark.request_id,
+            "attempt": mark.attempt,
+            "at": self.stamps.clock(),
+            "unit": mark.unit,
+            "assigned": mark.assigned,
+            "shadow": mark.is_shadow,
+            "release": self.release_id,
+            "took_ms": round(took_ms, 3),
+        }
+
+    def _decided(
+        self, rows: Sequence[Any], decisions: Decisions, gated: Sequence[Gated | None]
+    ) -> list[RowFields]:
         actions = self._scorer.utility.actions
-        at, took_ms = self.stamps.clock(), round(took_ms, 3)
         numbers = zip(
-            rows if self._mask is None else map(self._mask.hide, rows),
             decisions.actions.tolist(),
             decisions.scores.tolist(),
-            decisions.probabilities.tolist(),
             decisions.expected_utility.tolist(),
+            decisions.probabilities.tolist(),
             gated,
+            rows if self._mask is None else map(self._mask.hide, rows),
             strict=True,
         )
+        new_id = self.stamps.new_id
         return [
             {
-                "v": 1,
-                "decision_id": self.stamps.new_id(),
-                "request_id": mark.request_id,
-                "attempt": mark.attempt,
-                "at": at,
-                "unit": mark.unit,
-                "assigned": mark.assigned,
-                "shadow": mark.is_shadow,
-                "release": self.release_id,
+                "decision_id": new_id(),
                 "action": actions[action],
                 "score": score,
                 "expected_utility": expected,
                 "probabilities": probabilities,
-                "row": row,
-                "took_ms": took_ms,
                 "gated": one_gated,
+                "row": row,
             }
-            for row, action, score, probabilities, expected, one_gated in numbers
+            for action, score, expected, probabilities, one_gated, row in numbers
         ]
 
-    def _answers(self, records: Sequence[DecisionRecord], decisions: Decisions) -> list[dict[str, object]]:
+    def _answers(self, decided: Sequence[RowFields], decisions: Decisions) -> list[dict[str, object]]:
         actions = self._scorer.utility.actions
-        points = [self._operating_point] * len(records)
+        points = [self._operating_point] * len(decided)
         if decisions.thresholds is not None:
             # A threshold is not finite where no probability changes the action; JSON says null then.
             finite = np.isfinite(decisions.thresholds).tolist()
@@ -257,18 +256,18 @@ class Decider:
             ]
         answers: list[dict[str, object]] = [
             {
-                "decision_id": record["decision_id"],
-                "action": record["action"],
-                "score": record["score"],
-                "expected_utility": dict(zip(actions, record["expected_utility"], strict=True)),
+                "decision_id": one["decision_id"],
+                "action": one["action"],
+                "score": one["score"],
+                "expected_utility": dict(zip(actions, one["expected_utility"], strict=True)),
                 "operating_point": point,
                 "release": self.release_id,
             }
-            for record, point in zip(records, points, strict=True)
+            for one, point in zip(decided, points, strict=True)
         ]
-        for answer, record in zip(answers, records, strict=True):
-            if record["gated"] is not None:
-                answer["gated"] = record["gated"]
+        for answer, one in zip(answers, decided, strict=True):
+            if one["gated"] is not None:
+                answer["gated"] = one["gated"]
         return answers
 
 

@@ -57,16 +57,10 @@ class Gated:
     instead_of: str | None
 
 
-class DecisionRecord(TypedDict):
-    """One decided row as it stands in the log (`v` is 1).
-
-    `at` is in epoch seconds, `took_ms` in milliseconds, `probabilities` (O,) and `expected_utility` (A,) in
-    the order of the utility spec; `row` holds the accepted contract fields; `gated` is None while no action is
-    switched off. A dictionary, because that is what it costs least to make a line of.
-    """
+class SharedFields(TypedDict):
+    """What the decisions of one request have in common: `at` in epoch seconds, `took_ms` in milliseconds."""
 
     v: int
-    decision_id: str
     request_id: str
     attempt: int
     at: float
@@ -74,18 +68,42 @@ class DecisionRecord(TypedDict):
     assigned: str
     shadow: bool
     release: str
+    took_ms: float
+
+
+class RowFields(TypedDict):
+    """What one decided row has for itself.
+
+    `probabilities` (O,) and `expected_utility` (A,) are in the order of the utility spec; `row` holds the accepted
+    contract fields; `gated` is None while no action is switched off.
+    """
+
+    decision_id: str
     action: str
     score: float
     expected_utility: Sequence[float]
     probabilities: Sequence[float]
-    row: object
-    took_ms: float
     gated: Gated | None
+    row: object
 
 
-def as_line(record: DecisionRecord) -> bytes:
+class DecisionRecord(SharedFields, RowFields):
+    """One decided row as it stands in the log (`v` is 1). Dictionaries, because they cost least to make lines of."""
+
+
+def as_line(record: RowFields) -> bytes:
     """The record as one line of JSON, newline included."""
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def as_lines(rows: Sequence[RowFields], shared: SharedFields | None) -> bytes:
+    """A line a row, each with the shared fields before its own; those become JSON once, however many the rows."""
+    if shared is None:
+        return b"".join(map(as_line, rows))
+    if len(rows) == 1:  # as most requests; half the cost of the other way
+        return as_line({**shared, **rows[0]})
+    start = orjson.dumps(shared)[:-1] + b","
+    return b"".join([start + as_line(row)[1:] for row in rows])
 
 
 class DecisionLog:
@@ -121,8 +139,8 @@ class DecisionLog:
                 raise DecisionLogError(f"decision log in {self._folder} cannot be opened: {error}") from error
             LOGGER.error("event=decision_log_not_opened path=%s error=%s", self._folder, error)
 
-    def append(self, records: Sequence[DecisionRecord]) -> None:
-        """Write all records, in order, before returning.
+    def append(self, rows: Sequence[RowFields], shared: SharedFields | None = None) -> None:
+        """Write a record for every row, in order, before returning; without `shared`, the rows are whole records.
 
         Raises: DecisionLogError when the operating system refuses any byte; a torn line is ended by the next
         append, so that one failure never spoils the record after it.
@@ -130,8 +148,7 @@ class DecisionLog:
         is_due = self._timer() >= self._ends_at or self._size >= self._limits.max_bytes or self._is_spoiled
         if self._file < 0 or (is_due and self._size):
             self._begin_next()
-        content = as_line(records[0]) if len(records) == 1 else b"".join([as_line(one) for one in records])
-        self._written += self._write(content, lines=len(records))
+        self._written += self._write(as_lines(rows, shared), lines=len(rows))
         if self._gap is not None:
             self._write_gap(*self._gap)
 

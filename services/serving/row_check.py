@@ -11,7 +11,6 @@ import math
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import itemgetter
@@ -203,14 +202,18 @@ class RowCheck:
 
     def to_columns(self, rows: Sequence[Mapping[str, object]]) -> Columns:
         """As `columns`, of rows that are known to keep the contract: nothing is checked."""
-        values = self._values(rows)
+        values = self._values_of_alike(rows) or self._values(rows)
         return self._named(values, np.array(values[: self._numbers], dtype=np.float64))  # None becomes NaN
 
     def _passing(self, rows: Sequence[Any]) -> Columns | None:
         """The columns, if every row keeps the contract, told by whole columns, which is cheap; None is a suspicion."""
-        if not _ROW.issuperset(map(type, rows)) or not all(map(self.accepted.issuperset, rows)):
+        if not _ROW.issuperset(map(type, rows)):
             return None
-        values = self._values(rows)
+        values = self._values_of_alike(rows)
+        if values is None:
+            if not all(map(self.accepted.issuperset, rows)):
+                return None
+            values = self._values(rows)
         if not all(check.passes(column) for check, column in zip(self._by_kind, values, strict=True)):
             return None
         numbers = np.array(values[: self._numbers], dtype=np.float64)
@@ -221,13 +224,19 @@ class RowCheck:
 
     def _values(self, rows: Sequence[Mapping[str, object]]) -> list[Sequence[object]]:
         """The n values of each field, numbers first; None for a field that a row does not have."""
-        names = [name for name in self._names if name in rows[0]]
-        if len(names) > 1 and sum(map(len, rows)) == len(rows) * len(rows[0]):
-            with suppress(KeyError):  # nearly always, all rows have the same fields
-                found = dict(zip(names, zip(*map(itemgetter(*names), rows), strict=True), strict=True))
-                missing = (None,) * len(rows)
-                return [found.get(name, missing) for name in self._names]
         return [[row.get(name) for row in rows] for name in self._names]
+
+    def _values_of_alike(self, rows: Sequence[Mapping[str, object]]) -> list[Sequence[object]] | None:
+        """As `_values`, where all rows have the same fields and no unknown one, as nearly always; None elsewhere."""
+        names = [name for name in self._names if name in rows[0]]
+        if len(names) < 2 or not len(names) == len(rows[0]) == sum(map(len, rows)) / len(rows):
+            return None
+        try:  # who has every one of them, and all together no more, has no other
+            found = dict(zip(names, zip(*map(itemgetter(*names), rows), strict=True), strict=True))
+        except KeyError:
+            return None
+        missing = (None,) * len(rows)
+        return [found.get(name, missing) for name in self._names]
 
     def _named(self, values: Sequence[Sequence[object]], numbers: NDArray[np.float64]) -> Columns:
         others = np.array(values[self._numbers :], dtype=object)

@@ -13,7 +13,14 @@ from typing import Any
 
 import pytest
 
-from services.serving.decision_log import DecisionLog, DecisionLogError, LogLimits, as_line
+from services.serving.decision_log import (
+    DecisionLog,
+    DecisionLogError,
+    LogLimits,
+    RowFields,
+    SharedFields,
+    as_line,
+)
 from tests.decision_records import made_up_decision
 
 
@@ -43,6 +50,20 @@ def full_disk(*, after_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_what_a_request_has_in_common_stands_in_every_line(tmp_path: Path) -> None:
+    """Written once with the shared fields apart and once whole, a request's records are the same."""
+    whole = [made_up_decision(f"d{number}", row={"n": number}, unit='"{},') for number in range(3)]
+    rows = [RowFields(**{key: one[key] for key in RowFields.__annotations__}) for one in whole]  # type: ignore[typeddict-item,literal-required]
+    shared = SharedFields(**{key: whole[0][key] for key in SharedFields.__annotations__})  # type: ignore[typeddict-item,literal-required]
+    log = DecisionLog(tmp_path, "r-1", pid=7)
+    log.append(rows, shared)
+    log.append(rows[:1], shared)
+    log.append([], shared)
+    log.append(whole)
+    assert entries(tmp_path) == [[*whole, whole[0], *whole]]
+    assert log.status()["written"] == 7
 
 
 def test_a_file_ends_by_size_and_by_age_and_nothing_is_lost_between(tmp_path: Path) -> None:

@@ -95,6 +95,20 @@ def test_what_is_no_object_is_refused_among_many(wrong: Any) -> None:
     assert (found["row"], found["field"], found["bound"]) == (MANY_ROWS, None, "an object")
 
 
+@pytest.mark.parametrize("at", [0, 1, MANY_ROWS])
+@pytest.mark.parametrize("unknown", ["unknown", "day_or_not"])
+def test_as_many_fields_in_all_are_not_the_same_fields(at: int, unknown: str) -> None:
+    """One row has a field more and another one less, so that the number of fields is that of rows which are alike."""
+    rows = [dict(GOOD) for _ in range(MANY_ROWS + 1)]
+    rows[at][unknown] = 1
+    del rows[2]["share"]
+    found = refusal(rows)
+    assert isinstance(found, dict)
+    assert (found["row"], found["field"]) == (
+        (at, unknown) if unknown == "unknown" and at < 2 else (2, "share")
+    )
+
+
 def test_columns_hold_the_values_in_order() -> None:
     """Numbers and booleans become float64 with NaN for missing, the rest objects with None; no order is lost."""
     rows = [{**GOOD, "day": at, "day_or_not": at or None, "job_or_not": "none"} for at in range(1, 20)]
