@@ -34,6 +34,7 @@ from services.traffic.traffic import Traffic
 
 HERE = Path(__file__).parent
 PATIENCE_S = 90.0
+TWINS = 3
 ALONE, THROUGH_ENVOY, WITH_SHADOW = "release alone", "release through Envoy", "the same, with a shadow"
 SILENT = "release alone, log off"
 FASTAPI, LITSERVE = "FastAPI by hand, equal function", "LitServe, same network"
@@ -43,11 +44,16 @@ GATEWAY, NGINX, HAPROXY = "release through Python gateway", "release through ngi
 
 @dataclass(frozen=True)
 class Contestant:
-    """Takes POST /decide on `port`; `pids` are the processes whose CPU a request costs, children included."""
+    """Takes POST /decide on `port`; `pids` are the processes whose CPU a request costs, children included.
+
+    `twins` are the ports of further processes that are started alike: two processes of the same code differ by some
+    percent for as long as they live, so what differs by little is told apart over several of each.
+    """
 
     name: str
     port: int
     pids: tuple[int, ...]
+    twins: tuple[int, ...] = ()
 
     def cpu_s(self) -> float:
         """CPU time (s) that its processes have used so far."""
@@ -77,21 +83,23 @@ class Arena:
     _upstream_pid: int = 0
     _shadow_port: int = 0
 
-    def add_release(self) -> None:
-        """The release by itself."""
-        port, pid = self._serve(self.home)
-        self._take(Contestant(ALONE, port, (pid,)))
+    def add_release(self, *, twins: int = 0) -> None:
+        """The release by itself, in as many processes more as `twins` says."""
+        self._add_twins(ALONE, twins, script=None)
+
+    def _add_twins(self, name: str, twins: int, *, script: Path | None) -> None:
+        (port, pid), *more = [self._serve(self.home, script=script) for _ in range(1 + twins)]
+        self._take(Contestant(name, port, (pid,), tuple(port for port, _ in more)))
 
     def add_ours(self) -> None:
         """The release by itself, with its log off, and through Envoy with everything on, without and with a shadow.
 
         What stands behind proxies is a process of its own: theirs to check and to keep connections to.
         """
-        self.add_release()
+        self.add_release(twins=TWINS)
+        self._add_twins(SILENT, TWINS, script=HERE / "release_without_log.py")
         self.upstream_port, pid = self._serve(self.home)
         self._upstream_pid = pid
-        quiet_port, quiet_pid = self._serve(self.home, script=HERE / "release_without_log.py")
-        self._take(Contestant(SILENT, quiet_port, (quiet_pid,)))
         self._shadow_port, shadow_pid = self._serve(self.home)
         self.slots(shadow=False)
         envoy = self._start_envoy()
