@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from services.serving.decision_log import DecisionRecord
+from services.serving.decision_log import DecisionRecord, as_line
 
 
 def made_up_decision(name: str, **fields: Any) -> DecisionRecord:
@@ -26,3 +26,8 @@ def made_up_decision(name: str, **fields: Any) -> DecisionRecord:
         gated=None,
     )
     return DecisionRecord(**{**usual, **fields})  # type: ignore[typeddict-item]
+
+
+def made_up_line(name: str, **fields: Any) -> bytes:
+    """That decision as its line of the log."""
+    return as_line(made_up_decision(name, **fields))

@@ -69,6 +69,7 @@ INCLUDED_SOURCES = (
     "services/serving/fault.py",
     "services/serving/launch.py",
     "services/serving/log_mask.py",
+    "services/serving/many_rows.py",
     "services/serving/release.py",
     "services/serving/request_mark.py",
     "services/serving/row_check.py",

@@ -104,9 +104,9 @@ class DecideEndpoint:
             what = f"'rows' must hold at most {MAX_EXPLAINED_ROWS} rows with explain=true: {len(rows)}"
             raise RowRefused("rows", what, value=len(rows), bound=MAX_EXPLAINED_ROWS)
         answers = await self._decider.decide(mark, rows, is_explained=is_explained)
-        if is_batch:
-            return orjson.dumps({"release": self._decider.release_id, "decisions": answers})
-        return orjson.dumps(answers[0])
+        if isinstance(answers, list) and not is_batch:
+            return orjson.dumps(answers[0])
+        return orjson.dumps({"release": self._decider.release_id, "decisions": answers})
 
 
 def _asks_to_explain(scope: Scope) -> bool:

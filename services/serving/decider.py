@@ -14,17 +14,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from policies.operating.operating_point import OperatingPoint
 from services.data.contract import DataContract, load_contract
-from services.serving.decision_log import DecisionLog, DecisionLogError, Gated, RowFields, SharedFields
+from services.serving.decision_log import (
+    DecisionLog,
+    DecisionLogError,
+    Gated,
+    RowFields,
+    SharedFields,
+    as_line,
+)
 from services.serving.explanation import Explainer, Explanation
 from services.serving.fault import Fault
 from services.serving.log_mask import LogMask
+from services.serving.many_rows import ManyRows
 from services.serving.release import Release
 from services.serving.request_mark import RequestMark
-from services.serving.row_check import MAX_ROWS, Columns, RowCheck
+from services.serving.row_check import MANY_ROWS, MAX_ROWS, Columns, RowCheck
 from services.serving.scorer import Decisions, Scorer, ScorerError
 from services.serving.single_row import SingleRow
 from services.serving.switches import Gate, Switches
@@ -126,8 +135,10 @@ class Decider:
 
     async def decide(
         self, mark: RequestMark, rows: Sequence[object], *, is_explained: bool = False
-    ) -> list[dict[str, object]]:
+    ) -> list[dict[str, object]] | orjson.Fragment:
         """Decide, log and return one answer per row (1 to 1000 rows), with its explanation where asked for.
+
+        Many answers are JSON already (many_rows.py).
 
         A shadow's answer has no reader, so it is not explained. `took_ms` of the log is without the explaining.
 
@@ -152,15 +163,16 @@ class Decider:
             )
             if fault is not None:
                 decisions = replace(decisions, actions=fault.misdirect(decisions.actions))
-        gated = self._gated(gate, columns, decisions)
-        decided = self._decided(rows, decisions, gated)
         shared = self._shared(mark, took_ms=self.stamps.timer_ms() - started_ms)
+        if gate is None and not is_explained and len(rows) >= MANY_ROWS:
+            return self._answer_many(mark, rows, decisions, shared)
+        decided = self._decided(rows, decisions, self._gated(gate, columns, decisions))
         explanations: list[Explanation] = []
         if is_explained and not mark.is_shadow:
             for explanation in self._explainer.explain(rows, columns, decisions):
                 explanations.append(explanation)
                 await asyncio.sleep(0)  # whoever asks for no explanation waits for one row's at most
-        is_logged = self._write(mark, decided, shared)
+        is_logged = self._write(mark, [as_line({**shared, **one}) for one in decided], at=shared["at"])
         answers = self._answers(decided, decisions)
         if not is_logged:
             for answer in answers:
@@ -180,14 +192,23 @@ class Decider:
         """What the decision log has written and missed; services/serving/decision_log.py."""
         return self._log.status()
 
-    def _write(self, mark: RequestMark, decided: Sequence[RowFields], shared: SharedFields) -> bool:
+    def _answer_many(
+        self, mark: RequestMark, rows: Sequence[Any], decisions: Decisions, shared: SharedFields
+    ) -> orjson.Fragment:
+        ids = (self.stamps.new_id() for _ in rows)
+        many = ManyRows(decisions, ids=ids, actions=self._scorer.utility.actions)
+        lines = many.lines(rows if self._mask is None else map(self._mask.hide, rows), shared)
+        is_logged = self._write(mark, lines, at=shared["at"])
+        return many.answers(self._operating_point, release_id=self.release_id, is_logged=is_logged)
+
+    def _write(self, mark: RequestMark, lines: Sequence[bytes], *, at: float) -> bool:
         """Whether the decisions are logged. Raises DecisionLogError where the request can go to another release."""
         try:
-            self._log.append(decided, shared)
+            self._log.append(lines)
         except DecisionLogError as error:
             if mark.can_be_refused:
                 raise
-            self._log.count_missed(error.missing, at=shared["at"])
+            self._log.count_missed(error.missing, at=at)
             return False
         return True
 

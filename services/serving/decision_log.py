@@ -91,19 +91,9 @@ class DecisionRecord(SharedFields, RowFields):
     """One decided row as it stands in the log (`v` is 1). Dictionaries, because they cost least to make lines of."""
 
 
-def as_line(record: RowFields) -> bytes:
+def as_line(record: DecisionRecord) -> bytes:
     """The record as one line of JSON, newline included."""
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def as_lines(rows: Sequence[RowFields], shared: SharedFields | None) -> bytes:
-    """A line a row, each with the shared fields before its own; those become JSON once, however many the rows."""
-    if shared is None:
-        return b"".join(map(as_line, rows))
-    if len(rows) == 1:  # as most requests; half the cost of the other way
-        return as_line({**shared, **rows[0]})
-    start = orjson.dumps(shared)[:-1] + b","
-    return b"".join([start + as_line(row)[1:] for row in rows])
 
 
 class DecisionLog:
@@ -139,8 +129,8 @@ class DecisionLog:
                 raise DecisionLogError(f"decision log in {self._folder} cannot be opened: {error}") from error
             LOGGER.error("event=decision_log_not_opened path=%s error=%s", self._folder, error)
 
-    def append(self, rows: Sequence[RowFields], shared: SharedFields | None = None) -> None:
-        """Write a record for every row, in order, before returning; without `shared`, the rows are whole records.
+    def append(self, lines: Sequence[bytes]) -> None:
+        """Write all lines, each a record with its newline, in order, before returning.
 
         Raises: DecisionLogError when the operating system refuses any byte; a torn line is ended by the next
         append, so that one failure never spoils the record after it.
@@ -148,7 +138,7 @@ class DecisionLog:
         is_due = self._timer() >= self._ends_at or self._size >= self._limits.max_bytes or self._is_spoiled
         if self._file < 0 or (is_due and self._size):
             self._begin_next()
-        self._written += self._write(as_lines(rows, shared), lines=len(rows))
+        self._written += self._write(b"".join(lines), lines=len(lines))
         if self._gap is not None:
             self._write_gap(*self._gap)
 

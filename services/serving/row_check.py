@@ -239,7 +239,7 @@ class RowCheck:
         return [found.get(name, missing) for name in self._names]
 
     def _named(self, values: Sequence[Sequence[object]], numbers: NDArray[np.float64]) -> Columns:
-        others = np.array(values[self._numbers :], dtype=object)
+        others = (np.fromiter(column, object, len(column)) for column in values[self._numbers :])
         return dict(zip(self._names, (*numbers, *others), strict=True))
 
     def takes(self, row: object) -> bool:

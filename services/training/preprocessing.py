@@ -139,11 +139,12 @@ class CategoryFeature:
         """The value's index."""
         return self._index.get(value if type(value) is str else _category_text(value), UNKNOWN)
 
-    def indices(self, values: NDArray[Any]) -> list[int]:
+    def indices(self, values: NDArray[Any]) -> NDArray[np.int64]:
         """Index of each of the (n,) `values`."""
         sent = values.tolist()
-        found = [at for at in map(self._index.get, sent) if at is not None]
-        return found if len(found) == len(sent) else [self.index(value) for value in sent]
+        with suppress(TypeError):  # one of them is None or unknown
+            return np.fromiter(map(self._index.get, sent), np.int64, len(sent))
+        return np.array([self.index(value) for value in sent], dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,7 @@ class Preprocessing:
             numeric = self._scaling.transform(self._numbers(columns))
         if self.categories:
             indices = [feature.indices(_column(columns, feature.name)) for feature in self.categories]
-            categories = np.ascontiguousarray(np.array(indices, dtype=np.int64).T)
+            categories = np.stack(indices, axis=1)
         return Encoded(numeric=numeric, categories=categories)
 
     def _numbers(self, columns: Columns) -> NDArray[np.float64]:

@@ -11,11 +11,7 @@ from services.serving import decision_log
 from services.serving.launch import main
 
 
-def forget(
-    _log: decision_log.DecisionLog,
-    _rows: Sequence[decision_log.RowFields],
-    _shared: decision_log.SharedFields | None = None,
-) -> None:
+def forget(_log: decision_log.DecisionLog, _lines: Sequence[bytes]) -> None:
     """Instead of append."""
 
 

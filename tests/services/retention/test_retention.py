@@ -19,7 +19,7 @@ from services.home import Home, Ports
 from services.ledger.ledger import append, entries, verify
 from services.retention.archive import archived_days
 from services.retention.retention import Done, Kept, run_retention
-from services.serving.decision_log import DecisionLog, DecisionRecord, LogLimits, as_line
+from services.serving.decision_log import DecisionLog, LogLimits
 from services.store import decisions as store
 from services.store import rollouts, tables
 from services.store.database import Database, open_database
@@ -28,7 +28,7 @@ from services.store.measurements import Measurement, record_measurements
 from services.store.outcomes import Outcome, record_outcomes
 from services.store.rollouts import RolloutRecord
 from services.telemetry.shipper import Shipper
-from tests.decision_records import made_up_decision
+from tests.decision_records import made_up_line
 
 DAY_S = 86_400.0
 NOW = datetime(2026, 11, 22, 15, tzinfo=UTC).timestamp()
@@ -220,8 +220,8 @@ def test_killed_at_any_instant_nothing_is_lost_or_doubled(store_url: str, home: 
     db.close()
 
 
-def logged(name: str, moment: float) -> DecisionRecord:
-    return made_up_decision(name, at=moment, release="rel")
+def logged(name: str, moment: float) -> bytes:
+    return made_up_line(name, at=moment, release="rel")
 
 
 @pytest.fixture
@@ -244,7 +244,7 @@ def test_only_logs_that_are_shipped_ended_and_old_are_deleted(
     shipper.ship_once()
     unshipped = home.decision_logs / "gone" / "decisions-9-0001.jsonl"
     unshipped.parent.mkdir()
-    unshipped.write_bytes(as_line(logged("d9", at(22))))
+    unshipped.write_bytes(logged("d9", at(22)))
     aside, second = (home.access_log.with_name(f"access.jsonl.{name}") for name in ("1795329000", "second"))
     for path in (aside, second, home.access_log):
         path.touch()
@@ -277,7 +277,7 @@ def test_a_log_in_the_place_of_a_deleted_one_is_not_taken_for_shipped(
     folder = home.decision_logs / "rel"
     folder.mkdir(parents=True)
     log = folder / "decisions-7-0001.jsonl"
-    lines = [as_line(logged(f"d{number}", at(20))) for number in range(3)]
+    lines = [logged(f"d{number}", at(20)) for number in range(3)]
     log.write_bytes(b"".join(lines))
     shipper.ship_once()
     log.write_bytes(b"".join(reversed(lines)))  # the same inode, no longer, other content

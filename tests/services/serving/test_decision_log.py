@@ -17,11 +17,8 @@ from services.serving.decision_log import (
     DecisionLog,
     DecisionLogError,
     LogLimits,
-    RowFields,
-    SharedFields,
-    as_line,
 )
-from tests.decision_records import made_up_decision
+from tests.decision_records import made_up_line
 
 
 def entries(folder: Path) -> list[list[Any]]:
@@ -52,34 +49,20 @@ def full_disk(*, after_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_what_a_request_has_in_common_stands_in_every_line(tmp_path: Path) -> None:
-    """Written once with the shared fields apart and once whole, a request's records are the same."""
-    whole = [made_up_decision(f"d{number}", row={"n": number}, unit='"{},') for number in range(3)]
-    rows = [RowFields(**{key: one[key] for key in RowFields.__annotations__}) for one in whole]  # type: ignore[typeddict-item,literal-required]
-    shared = SharedFields(**{key: whole[0][key] for key in SharedFields.__annotations__})  # type: ignore[typeddict-item,literal-required]
-    log = DecisionLog(tmp_path, "r-1", pid=7)
-    log.append(rows, shared)
-    log.append(rows[:1], shared)
-    log.append([], shared)
-    log.append(whole)
-    assert entries(tmp_path) == [[*whole, whole[0], *whole]]
-    assert log.status()["written"] == 7
-
-
 def test_a_file_ends_by_size_and_by_age_and_nothing_is_lost_between(tmp_path: Path) -> None:
     """Records of one append stay together; a file ends after it has reached its size or its age, whichever is first."""
     now = [0.0]
-    size = 2 * len(as_line(made_up_decision("d0")))
+    size = 2 * len(made_up_line("d0"))
     limits = LogLimits(max_bytes=size, max_age_s=60.0)
     log = DecisionLog(tmp_path, "r-1", pid=7, limits=limits, timer=lambda: now[0])
-    log.append([made_up_decision("d0")])
-    log.append([made_up_decision("d1"), made_up_decision("d2")])
-    log.append([made_up_decision("d3")])
+    log.append([made_up_line("d0")])
+    log.append([made_up_line("d1"), made_up_line("d2")])
+    log.append([made_up_line("d3")])
     now[0] = 59.0
     log.append([])
     assert ids(tmp_path) == [["d0", "d1", "d2"], ["d3"]]
     now[0] = 60.0
-    log.append([made_up_decision("d4")])
+    log.append([made_up_line("d4")])
     assert ids(tmp_path) == [["d0", "d1", "d2"], ["d3"], ["d4"]]
     assert log.path.name == "decisions-7-0003.jsonl"
     assert log.status()["written"] == 5
@@ -87,9 +70,9 @@ def test_a_file_ends_by_size_and_by_age_and_nothing_is_lost_between(tmp_path: Pa
 
 def test_a_successor_with_the_same_pid_never_writes_into_an_older_file(tmp_path: Path) -> None:
     """What a predecessor left, torn or not, stays as it is."""
-    DecisionLog(tmp_path, "r-1", pid=7).append([made_up_decision("d0")])
+    DecisionLog(tmp_path, "r-1", pid=7).append([made_up_line("d0")])
     log = DecisionLog(tmp_path, "r-1", pid=7)
-    log.append([made_up_decision("d1")])
+    log.append([made_up_line("d1")])
     assert ids(tmp_path) == [["d0"], ["d1"]]
     assert log.path.stat().st_mode & 0o777 == 0o600
 
@@ -97,9 +80,9 @@ def test_a_successor_with_the_same_pid_never_writes_into_an_older_file(tmp_path:
 def test_only_the_file_in_use_is_locked(tmp_path: Path) -> None:
     """Whoever cleans up can tell ended files from the one that is being written, without knowing the process."""
     log = DecisionLog(tmp_path, "r-1", pid=7, limits=LogLimits(max_bytes=1))
-    log.append([made_up_decision("d0")])
+    log.append([made_up_line("d0")])
     ended = log.path
-    log.append([made_up_decision("d1")])
+    log.append([made_up_line("d1")])
     with ended.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with log.path.open() as file, pytest.raises(BlockingIOError):
@@ -109,19 +92,19 @@ def test_only_the_file_in_use_is_locked(tmp_path: Path) -> None:
 def test_a_full_disk_tears_at_most_one_line_and_says_what_is_missing(tmp_path: Path) -> None:
     """Of a batch that does not fit the whole lines count as written; the torn one never spoils the next record."""
     log = DecisionLog(tmp_path, "r-1", pid=7)
-    with full_disk(after_bytes=2 * len(as_line(made_up_decision("d0"))) + 10):
+    with full_disk(after_bytes=2 * len(made_up_line("d0")) + 10):
         with pytest.raises(DecisionLogError, match="File too large") as caught:
-            log.append([made_up_decision(f"d{n}") for n in range(5)])
+            log.append([made_up_line(f"d{n}") for n in range(5)])
         assert caught.value.missing == 3
         with pytest.raises(DecisionLogError) as caught:
-            log.append([made_up_decision("d5")])
+            log.append([made_up_line("d5")])
         assert caught.value.missing == 1
-    log.append([made_up_decision("d6")])
+    log.append([made_up_line("d6")])
     (found,) = entries(tmp_path)
     assert [one if isinstance(one, bytes) else one["decision_id"] for one in found] == [
         "d0",
         "d1",
-        as_line(made_up_decision("d2"))[:10],
+        made_up_line("d2")[:10],
         "d6",
     ]
 
@@ -131,8 +114,8 @@ def test_decisions_that_were_answered_unlogged_stand_in_the_log_as_a_gap(tmp_pat
     log = DecisionLog(tmp_path, "r-1", pid=7)
     log.count_missed(2, at=10.0)
     log.count_missed(3, at=12.5)
-    log.append([made_up_decision("d0")])
-    log.append([made_up_decision("d1")])
+    log.append([made_up_line("d0")])
+    log.append([made_up_line("d1")])
     (found,) = entries(tmp_path)
     gap = {"v": 1, "gap_id": "r-1:7:10.0", "release": "r-1", "since": 10.0, "until": 12.5, "decisions": 5}
     assert [one.get("decision_id", one) for one in found] == ["d0", gap, "d1"]
@@ -143,9 +126,9 @@ def test_a_gap_that_does_not_fit_is_written_with_the_next_record(tmp_path: Path)
     """The disk has room for the record but not for the gap: nothing is forgotten."""
     log = DecisionLog(tmp_path, "r-1", pid=7)
     log.count_missed(2, at=10.0)
-    with full_disk(after_bytes=len(as_line(made_up_decision("d0"))) + 5):
-        log.append([made_up_decision("d0")])
-    log.append([made_up_decision("d1")])
+    with full_disk(after_bytes=len(made_up_line("d0")) + 5):
+        log.append([made_up_line("d0")])
+    log.append([made_up_line("d1")])
     (found,) = entries(tmp_path)
     assert [one.get("decisions") for one in found if isinstance(one, dict)] == [None, None, 2]
 
@@ -155,17 +138,17 @@ def test_without_a_new_file_the_old_one_goes_on(tmp_path: Path) -> None:
     now = [0.0]
     limits = LogLimits(max_age_s=60.0)
     log = DecisionLog(tmp_path, "r-1", pid=7, limits=limits, timer=lambda: now[0])
-    log.append([made_up_decision("d0")])
+    log.append([made_up_line("d0")])
     now[0] = 60.0
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:
-        log.append([made_up_decision("d1")])
+        log.append([made_up_line("d1")])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    log.append([made_up_decision("d2")])
+    log.append([made_up_line("d2")])
     now[0] = 61.0
-    log.append([made_up_decision("d3")])
+    log.append([made_up_line("d3")])
     assert ids(tmp_path) == [["d0", "d1", "d2"], ["d3"]]
 
 
@@ -184,13 +167,13 @@ def test_a_release_starts_on_a_full_disk_and_logs_as_soon_as_it_can(
     monkeypatch.setattr(os, "open", refuse)
     log = DecisionLog(tmp_path, "r-1", pid=7)
     with pytest.raises(DecisionLogError) as caught:
-        log.append([made_up_decision("d0"), made_up_decision("d1")])
+        log.append([made_up_line("d0"), made_up_line("d1")])
     assert caught.value.missing == 2
     log.count_missed(2, at=1.0)
     log.sync()
     with pytest.raises(DecisionLogError, match="cannot be opened"):
         DecisionLog(tmp_path, "r-1", pid=8)
-    log.append([made_up_decision("d2")])
+    log.append([made_up_line("d2")])
     (found,) = entries(tmp_path)
     assert [one.get("decision_id", one.get("decisions")) for one in found] == ["d2", 2]
     assert log.status()["sync_failures"] == 0
@@ -208,10 +191,10 @@ def test_the_disk_gets_it_within_the_interval(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("services.serving.decision_log._sync", note)
     log = DecisionLog(tmp_path, "r-1", pid=7, limits=LogLimits(max_bytes=1, sync_s=0.01))
     log.keep_synced()
-    log.append([made_up_decision("d0")])
+    log.append([made_up_line("d0")])
     assert seen.wait(5)
     assert synced == ["decisions-7-0001.jsonl"]
-    log.append([made_up_decision("d1")])
+    log.append([made_up_line("d1")])
     log.close()
     assert synced[1:] == ["decisions-7-0002.jsonl", "decisions-7-0001.jsonl"]
 
@@ -225,10 +208,10 @@ def test_a_failed_sync_is_counted_and_begins_a_new_file(
         raise OSError(5, "Input/output error")
 
     log = DecisionLog(tmp_path, "r-1", pid=7)
-    log.append([made_up_decision("d0")])
+    log.append([made_up_line("d0")])
     with monkeypatch.context() as patch:
         patch.setattr("services.serving.decision_log._sync", fail)
         log.sync()
-    log.append([made_up_decision("d1")])
+    log.append([made_up_line("d1")])
     assert ids(tmp_path) == [["d0"], ["d1"]]
     assert log.status()["sync_failures"] == 1

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from policies.operating.operating_point import OperatingPoint
@@ -79,6 +80,11 @@ def hiding(contract: str, name: str, how: str) -> str:
     return f"{contract[:start]}\n{indent}- {{property: decisionLog, value: {how}}}{contract[start:]}"
 
 
+def scores(answers: Any) -> list[float]:
+    return [one["score"] for one in json.loads(orjson.dumps(answers))]
+
+
+@pytest.mark.parametrize("count", [5, 50])
 def test_what_is_hidden_is_decided_by_its_value_and_never_reaches_the_log(
     tmp_path: Path,
     parts: Any,
@@ -86,6 +92,7 @@ def test_what_is_hidden_is_decided_by_its_value_and_never_reaches_the_log(
     rows: list[dict[str, Any]],
     stamps: Stamps,
     make_decider: Callable[..., Decider],
+    count: int,
 ) -> None:
     """The answer is that of the same release with nothing hidden; the log holds neither value; and whoever would work
     decisions out again from the log is told why not."""
@@ -104,10 +111,10 @@ def test_what_is_hidden_is_decided_by_its_value_and_never_reaches_the_log(
     log = DecisionLog(tmp_path / "hidden", release.id, pid=1)
     decider = Decider(release, log=log, stamps=stamps, log_key_file=tmp_path / "key")
     mark = RequestMark("q", 1, "u", "stable", False)
-    answers = asyncio.run(decider.decide(mark, rows[:5]))
-    plain = asyncio.run(make_decider().decide(mark, rows[:5]))
-    assert [one["score"] for one in answers] == [one["score"] for one in plain]
-    for line, row in zip(log.path.read_text().splitlines(), rows[:5], strict=True):
+    answers = asyncio.run(decider.decide(mark, rows[:count]))
+    plain = asyncio.run(make_decider().decide(mark, rows[:count]))
+    assert scores(answers) == scores(plain)
+    for line, row in zip(log.path.read_text().splitlines(), rows[:count], strict=True):
         logged = json.loads(line)["row"]
         assert set(logged) == set(row) - {"job"}
         assert logged["loan"].startswith(PREFIX)

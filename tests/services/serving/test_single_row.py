@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import orjson
 import pytest
 
 from policies.operating.abstention import AbstentionBand, OutcomeBand
@@ -92,7 +93,7 @@ def test_one_row_is_answered_as_in_a_batch(
     """The same action and, up to the network's float32, the same numbers; who disagrees at the warm-up is not used."""
     decider = make_decider()
     mark = RequestMark("r", 1, "u", "stable", is_shadow=False)
-    batch = asyncio.run(decider.decide(mark, rows[:50]))
+    batch = orjson.loads(orjson.dumps(asyncio.run(decider.decide(mark, rows[:50]))))
     assert decider._single is not None
     alone = [asyncio.run(decider.decide(mark, [row]))[0] for row in rows[:50]]
     for one, other in zip(alone, batch, strict=True):

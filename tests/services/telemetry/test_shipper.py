@@ -20,7 +20,7 @@ from services.store.database import Database, StoreError
 from services.telemetry.events import log_event
 from services.telemetry.records import BadLine, decision_or_gap, request_row
 from services.telemetry.shipper import Shipper, ShipReport, run_shipper
-from tests.decision_records import made_up_decision
+from tests.decision_records import made_up_line
 
 
 def record(number: int, **changes: Any) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def logs(db: Database, tmp_path: Path) -> Logs:
 
 def test_serving_and_shipping_agree_on_the_format(logs: Logs) -> None:
     """What the decision log of services/serving writes arrives unchanged in the store."""
-    written = made_up_decision(
+    written = made_up_line(
         "d1",
         attempt=2,
         at=1000.5,
