@@ -67,7 +67,7 @@ def slow_to_start(system: LiveSystem) -> FaultRow:
     row = _row(system, users, "canary-slow-to-start", safe_after_s=None, phase="rolled_back")
     return _noted(
         row,
-        f"50 % after {seen_at - began:.0f} s, first answer {first_at - seen_at:+.1f} s",
+        f"first answer after {first_at - began:.1f} s, 50 % seen after {seen_at - began:.1f} s",
         first_at > began + 15,
     )
 
