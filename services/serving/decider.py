@@ -138,9 +138,8 @@ class Decider:
     ) -> list[dict[str, object]] | orjson.Fragment:
         """Decide, log and return one answer per row (1 to 1000 rows), with its explanation where asked for.
 
-        Many answers are JSON already (many_rows.py).
-
-        A shadow's answer has no reader, so it is not explained. `took_ms` of the log is without the explaining.
+        Many answers are JSON already (many_rows.py). A shadow's answer has no reader, so it is not explained.
+        `took_ms` of the log is without the explaining.
 
         Raises: RowRefused, ScorerError, InjectedFault, and DecisionLogError where `mark` says that it may.
         """
