@@ -138,8 +138,9 @@ class Decider:
     ) -> list[dict[str, object]] | orjson.Fragment:
         """Decide, log and return one answer per row (1 to 1000 rows), with its explanation where asked for.
 
-        Many answers are JSON already (many_rows.py). A shadow's answer has no reader, so it is not explained.
-        `took_ms` of the log is without the explaining.
+        The answers are a list; of MANY_ROWS and more, with no action off and not explained, they are that list's JSON
+        (many_rows.py). A shadow's answer has no reader, so it is not explained. `took_ms` of the log is without the
+        explaining.
 
         Raises: RowRefused, ScorerError, InjectedFault, and DecisionLogError where `mark` says that it may.
         """
@@ -162,10 +163,11 @@ class Decider:
             )
             if fault is not None:
                 decisions = replace(decisions, actions=fault.misdirect(decisions.actions))
+        gated = self._gated(gate, columns, decisions)
         shared = self._shared(mark, took_ms=self.stamps.timer_ms() - started_ms)
         if gate is None and not is_explained and len(rows) >= MANY_ROWS:
             return self._answer_many(mark, rows, decisions, shared)
-        decided = self._decided(rows, decisions, self._gated(gate, columns, decisions))
+        decided = self._decided(rows, decisions, gated)
         explanations: list[Explanation] = []
         if is_explained and not mark.is_shadow:
             for explanation in self._explainer.explain(rows, columns, decisions):

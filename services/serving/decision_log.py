@@ -88,7 +88,7 @@ class RowFields(TypedDict):
 
 
 class DecisionRecord(SharedFields, RowFields):
-    """One decided row as it stands in the log (`v` is 1). Dictionaries, because they cost least to make lines of."""
+    """One decided row as it stands in the log (`v` is 1)."""
 
 
 def as_line(record: DecisionRecord) -> bytes:

@@ -34,7 +34,7 @@ class ManyRows:
 
     def lines(self, rows: Iterable[Mapping[str, Any]], shared: SharedFields) -> list[bytes]:
         """The log's line for each of the n rows, which are written as they are given."""
-        return _joined(
+        return self._joined(
             orjson.dumps(shared)[:-1] + b',"decision_id":',
             self._ids,
             b',"action":',
@@ -58,7 +58,7 @@ class ManyRows:
         if self._thresholds is not None:  # one that is not finite is null: no probability changes the action
             rest = {name: value for name, value in operating_point.items() if name != "threshold"}
             point = (orjson.dumps(rest)[:-1] + b',"threshold":', self._thresholds, b"}")
-        answers = _joined(
+        answers = self._joined(
             b'{"decision_id":',
             self._ids,
             b',"action":',
@@ -73,6 +73,12 @@ class ManyRows:
         )
         return orjson.Fragment(b"[" + b",".join(answers) + b"]")
 
+    def _joined(self, *parts: Part) -> list[bytes]:
+        """Row for row, its share of every part in a row of bytes. Raises ValueError for a part of another length."""
+        rows = len(self._ids)
+        columns = (repeat(part, rows) if isinstance(part, bytes) else part for part in parts)
+        return list(map(b"".join, zip(*columns, strict=True)))
+
 
 def _texts(column: NDArray[Any]) -> list[bytes]:
     """Each of the (n,) numbers as JSON; null for what is not finite."""
@@ -81,14 +87,8 @@ def _texts(column: NDArray[Any]) -> list[bytes]:
 
 def _between(columns: Sequence[Sequence[bytes]], *, names: Sequence[bytes] | None = None) -> list[Part]:
     """The columns with a comma between each two, and before each one its name where it has one."""
+    before = [b""] * len(columns) if names is None else [name + b":" for name in names]
     parts: list[Part] = []
-    for number, column in enumerate(columns):
-        name = b"" if names is None else names[number] + b":"
-        parts += [(b"," if number else b"") + name, column]
+    for name, column in zip(before, columns, strict=True):
+        parts += [b"," + name if parts else name, column]
     return parts
-
-
-def _joined(*parts: Part) -> list[bytes]:
-    """Row for row, its share of every part in a row of bytes."""
-    columns = (repeat(part) if isinstance(part, bytes) else part for part in parts)
-    return list(map(b"".join, zip(*columns, strict=False)))  # what is repeated has no end

@@ -142,7 +142,7 @@ class CategoryFeature:
     def indices(self, values: NDArray[Any]) -> NDArray[np.int64]:
         """Index of each of the (n,) `values`."""
         sent = values.tolist()
-        with suppress(TypeError):  # one of them is None or unknown
+        with suppress(TypeError):  # one of them is unknown, None or nothing that could be known
             return np.fromiter(map(self._index.get, sent), np.int64, len(sent))
         return np.array([self.index(value) for value in sent], dtype=np.int64)
 

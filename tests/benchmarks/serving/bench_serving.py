@@ -48,7 +48,11 @@ BATCH_ROWS = 1000
 BURST_S = (
     0.1  # the shorter, the more alike are the two of a pair: at 0.3 s the interval is half as wide again
 )
+SYNCED_BURST_S = (
+    0.3  # three syncs of the log: of a shorter burst, much of the last one falls into the other's
+)
 BATCHES_S = 0.3
+TWINS = 3
 console = Console(width=None if Console().is_terminal else 150)
 
 
@@ -170,43 +174,41 @@ def targets(found: Arena, names: Sequence[str], *, pairs: int, seed: int) -> Ite
     """Every target of which both sides are among `names`, pair by pair (paired.py)."""
     order = random.Random(seed)  # noqa: S311 - which of a pair comes first
 
-    def one_by_one(name: str, *, callers: int = CONNECTIONS) -> Callable[[], float]:
+    def bursts(
+        name: str, rows: int, *, callers: int = CONNECTIONS, seconds: float = BURST_S
+    ) -> Callable[[], float]:
+        """Rows a second of a burst, `rows` a request, at any of the processes of that name."""
+        bodies = (
+            [orjson.dumps(row) for row in some_rows(512, seed=3)]
+            if rows == 1
+            else [orjson.dumps({"rows": some_rows(rows, seed=seed)}) for seed in range(4, 8)]
+        )
         contestant = found.contestants[name]
-        bodies = [orjson.dumps(row) for row in some_rows(512, seed=3)]
         loads = [
             (port, [request(body, port=port, unit=f"c{at:06d}") for at, body in enumerate(bodies)])
             for port in (contestant.port, *contestant.twins)
         ]
 
         def burst(port: int, asked: Sequence[bytes]) -> float:
-            return uvloop.run(Load(port, asked).closed(connections=callers, seconds=BURST_S)).rate
+            return rows * uvloop.run(Load(port, asked).closed(connections=callers, seconds=seconds)).rate
 
         for load in loads:  # nobody's first requests count
             burst(*load)
         return lambda: burst(*order.choice(loads))
 
-    def in_batches(name: str, *, callers: int) -> Callable[[], float]:
-        port = found.contestants[name].port
-        bodies = [orjson.dumps({"rows": some_rows(BATCH_ROWS, seed=seed)}) for seed in range(4, 8)]
-        asked = [request(body, port=port, unit="c0") for body in bodies]
-
-        def burst() -> float:
-            return uvloop.run(Load(port, asked).closed(connections=callers, seconds=BATCHES_S)).rate
-
-        return lambda: burst() * BATCH_ROWS
-
-    for words, first, second, least, count in (
-        ("through Envoy to bare BentoML, direct", THROUGH_ENVOY, BENTOML, 0.8, pairs),
-        ("through Envoy to bare BentoML tuned, direct", THROUGH_ENVOY, BENTOML_TUNED, 0.8, pairs),
-        ("through Envoy to FastAPI by hand, direct", THROUGH_ENVOY, FASTAPI, 1.0, pairs),
-        ("with the log to without", ALONE, SILENT, 0.9, pairs * 3),  # of all the least apart
+    for words, first, second, least, count, seconds in (
+        ("through Envoy to bare BentoML, direct", THROUGH_ENVOY, BENTOML, 0.8, pairs, BURST_S),
+        ("through Envoy to bare BentoML tuned, direct", THROUGH_ENVOY, BENTOML_TUNED, 0.8, pairs, BURST_S),
+        ("through Envoy to FastAPI by hand, direct", THROUGH_ENVOY, FASTAPI, 1.0, pairs, BURST_S),
+        ("with the log to without", ALONE, SILENT, 0.9, pairs * 2, SYNCED_BURST_S),
     ):
         if first in names and second in names:
-            found_ratio = measure(one_by_one(first), one_by_one(second), pairs=count, order=order)
-            yield Target(words, found_ratio, least)
+            one, other = bursts(first, 1, seconds=seconds), bursts(second, 1, seconds=seconds)
+            yield Target(words, measure(one, other, pairs=count, order=order), least)
     for name in (ALONE, THROUGH_ENVOY):
         for callers in (1, CONNECTIONS) if name in names else ():
-            batches, singles = in_batches(name, callers=callers), one_by_one(name, callers=callers)
+            batches = bursts(name, BATCH_ROWS, callers=callers, seconds=BATCHES_S)
+            singles = bursts(name, 1, callers=callers)
             words = f"rows/s in batches of {BATCH_ROWS} to one by one, {callers} callers, {name}"
             yield Target(words, measure(batches, singles, pairs=pairs // 2, order=order), 20.0)
 
@@ -260,7 +262,7 @@ def main(arguments: Sequence[str]) -> int:
         tempfile.TemporaryDirectory(prefix="trimtab-bench-") as folder,
         arena(Home(Path(folder), Ports(base)), free_ports(base + 50)) as found,
     ):
-        found.add_ours()
+        found.add_ours(twins=TWINS)
         found.add_peers()
         wanted = [part.lower() for part in options.only or [""]]
         names = [name for name in found.contestants if any(part in name.lower() for part in wanted)]

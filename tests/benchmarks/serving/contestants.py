@@ -34,7 +34,6 @@ from services.traffic.traffic import Traffic
 
 HERE = Path(__file__).parent
 PATIENCE_S = 90.0
-TWINS = 3
 ALONE, THROUGH_ENVOY, WITH_SHADOW = "release alone", "release through Envoy", "the same, with a shadow"
 SILENT = "release alone, log off"
 FASTAPI, LITSERVE = "FastAPI by hand, equal function", "LitServe, same network"
@@ -91,13 +90,13 @@ class Arena:
         (port, pid), *more = [self._serve(self.home, script=script) for _ in range(1 + twins)]
         self._take(Contestant(name, port, (pid,), tuple(port for port, _ in more)))
 
-    def add_ours(self) -> None:
+    def add_ours(self, *, twins: int = 0) -> None:
         """The release by itself, with its log off, and through Envoy with everything on, without and with a shadow.
 
         What stands behind proxies is a process of its own: theirs to check and to keep connections to.
         """
-        self.add_release(twins=TWINS)
-        self._add_twins(SILENT, TWINS, script=HERE / "release_without_log.py")
+        self.add_release(twins=twins)
+        self._add_twins(SILENT, twins, script=HERE / "release_without_log.py")
         self.upstream_port, pid = self._serve(self.home)
         self._upstream_pid = pid
         self._shadow_port, shadow_pid = self._serve(self.home)

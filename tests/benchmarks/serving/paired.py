@@ -1,7 +1,7 @@
 """Two kinds of load, burst by burst, in pairs: what a shared machine does to one it does to the other of its pair.
 
-A second of load differs from the next by more than what is to be told apart here; two bursts a tenth of a second
-apart do not. The interval is that of the median from order statistics, 95 % (Conover, "Practical Nonparametric
+A second of load differs from the next by more than what is to be told apart here; two bursts some tenths of a
+second apart do not. The interval is that of the median from order statistics, 95 % (Conover, "Practical Nonparametric
 Statistics", 3.2); it assumes nothing of the distribution.
 """
 
