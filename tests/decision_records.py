@@ -5,8 +5,8 @@ from typing import Any
 from services.serving.decision_log import DecisionRecord, as_line
 
 
-def made_up_decision(name: str, **fields: Any) -> DecisionRecord:
-    """The decision of that id, with these fields instead of the usual ones."""
+def made_up_line(name: str, **fields: Any) -> bytes:
+    """The log's line of the decision of that id, with these fields instead of the usual ones."""
     usual = DecisionRecord(
         v=1,
         decision_id=name,
@@ -25,9 +25,4 @@ def made_up_decision(name: str, **fields: Any) -> DecisionRecord:
         took_ms=1.0,
         gated=None,
     )
-    return DecisionRecord(**{**usual, **fields})  # type: ignore[typeddict-item]
-
-
-def made_up_line(name: str, **fields: Any) -> bytes:
-    """That decision as its line of the log."""
-    return as_line(made_up_decision(name, **fields))
+    return as_line(DecisionRecord(**{**usual, **fields}))  # type: ignore[typeddict-item]

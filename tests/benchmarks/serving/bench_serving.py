@@ -45,12 +45,10 @@ from services.home import LOOPBACK, Home, Ports
 CONNECTIONS = 8
 STEADY_RATE = 100.0
 BATCH_ROWS = 1000
-BURST_S = (
-    0.1  # the shorter, the more alike are the two of a pair: at 0.3 s the interval is half as wide again
-)
-SYNCED_BURST_S = (
-    0.3  # three syncs of the log: of a shorter burst, much of the last one falls into the other's
-)
+# The shorter, the more alike are the two of a pair: at 0.3 s the interval is half as wide again.
+BURST_S = 0.1
+# Three syncs of the log: of a shorter burst, much of the last one falls into the other's.
+SYNCED_BURST_S = 0.3
 BATCHES_S = 0.3
 TWINS = 3
 console = Console(width=None if Console().is_terminal else 150)

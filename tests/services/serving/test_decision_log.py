@@ -13,11 +13,7 @@ from typing import Any
 
 import pytest
 
-from services.serving.decision_log import (
-    DecisionLog,
-    DecisionLogError,
-    LogLimits,
-)
+from services.serving.decision_log import DecisionLog, DecisionLogError, LogLimits
 from tests.decision_records import made_up_line
 
 

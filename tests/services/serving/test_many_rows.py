@@ -21,6 +21,17 @@ from services.serving.scorer import Decisions
 
 Row = dict[str, Any]
 MARK = RequestMark('q"{},%b', 1, "ü", "stable", is_shadow=False)
+SHARED = SharedFields(
+    v=1,
+    request_id="q",
+    attempt=1,
+    at=1.5,
+    unit=None,
+    assigned="none",
+    shadow=True,
+    release="r",
+    took_ms=0.1,
+)
 
 
 def fresh_stamps() -> Stamps:
@@ -77,17 +88,6 @@ def test_any_names_and_any_shape(has_thresholds: bool) -> None:
     )
     ids, rows = ['a"', "b", "c,", "d"], [{"n": 1}, {}, {"t": 'x,"y'}, {"n": None}]
     many = ManyRows(decisions, ids=ids, actions=actions)
-    shared = SharedFields(
-        v=1,
-        request_id="q",
-        attempt=1,
-        at=1.5,
-        unit=None,
-        assigned="none",
-        shadow=True,
-        release="r",
-        took_ms=0.1,
-    )
     own = [
         {
             "decision_id": ids[at],
@@ -96,9 +96,9 @@ def test_any_names_and_any_shape(has_thresholds: bool) -> None:
         }
         for at in range(4)
     ]
-    assert [json.loads(line) for line in many.lines(rows, shared)] == [
+    assert [json.loads(line) for line in many.lines(rows, SHARED)] == [
         {
-            **shared,
+            **SHARED,
             **own[at],
             "expected_utility": expected[at].tolist(),
             "probabilities": probabilities[at].tolist(),
@@ -125,18 +125,7 @@ def test_no_row_is_lost_where_the_columns_differ_in_length() -> None:
     """Fewer rows than decisions, or fewer names than utilities, are an error, not fewer lines."""
     numbers = np.array([[0.5, 0.5]] * 3)
     decisions = Decisions(np.array([0, 1, 0]), numbers, numbers, numbers[:, 1], None, numbers[:, 0], {})
-    shared = SharedFields(
-        v=1,
-        request_id="q",
-        attempt=1,
-        at=1.5,
-        unit=None,
-        assigned="none",
-        shadow=True,
-        release="r",
-        took_ms=0.1,
-    )
     with pytest.raises(ValueError, match="argument"):
-        ManyRows(decisions, ids="abc", actions=("x", "y")).lines([{}, {}], shared)
+        ManyRows(decisions, ids="abc", actions=("x", "y")).lines([{}, {}], SHARED)
     with pytest.raises(ValueError, match="argument"):
         ManyRows(decisions, ids="abc", actions=("x", "y", "z"))
